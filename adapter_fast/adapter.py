@@ -1,0 +1,122 @@
+"""The adapter as a module: FusedAdapter, and ReferenceAdapter with the same parameters in plain PyTorch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from . import functional
+from .checks import Backend, check_activation, check_number, check_size
+from .reference import reference_adapter
+
+
+class _Adapter(nn.Module):
+    """Parameters, initialisation and checks that both implementations share."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        bottleneck: int = 64,
+        *,
+        activation: str = "gelu",
+        scale: float = 1.0,
+        bias: bool = True,
+        init_std: float = 1e-2,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_size("hidden_size", hidden_size)
+        check_size("bottleneck", bottleneck)
+        check_activation(activation)
+        check_number("scale", scale)
+        check_number("init_std", init_std)
+        if init_std < 0:
+            raise ValueError(f"init_std must be at least 0, got {init_std}")
+        if not isinstance(bias, bool):
+            raise TypeError(f"bias must be True or False, got {bias!r}")
+        self.hidden_size = hidden_size
+        self.bottleneck = bottleneck
+        self.activation = activation
+        self.scale = float(scale)
+        self.init_std = float(init_std)
+        self.down = nn.Linear(hidden_size, bottleneck, bias=bias, device=device, dtype=dtype)
+        self.up = nn.Linear(bottleneck, hidden_size, bias=bias, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw both weights from a normal with std init_std cut at two std, set biases to zero (paper, section 3.1).
+
+        The module then starts near the identity, which the paper finds necessary for stable training (section 2).
+        """
+        for linear in (self.down, self.up):
+            if self.init_std > 0:
+                nn.init.trunc_normal_(linear.weight, std=self.init_std, a=-2 * self.init_std, b=2 * self.init_std)
+            else:
+                nn.init.zeros_(linear.weight)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+
+    def extra_repr(self) -> str:
+        return (
+            f"hidden_size={self.hidden_size}, bottleneck={self.bottleneck}, activation={self.activation!r}, "
+            f"scale={self.scale}, bias={self.down.bias is not None}"
+        )
+
+
+class FusedAdapter(_Adapter):
+    """A Houlsby bottleneck adapter computed by one fused kernel: y = residual + scale · adapter(x).
+
+    Houlsby et al. 2019 (arXiv 1902.00751), section 2.1: a down-projection, a nonlinearity and an up-projection around
+    a skip connection, 2·m·d + d + m parameters, near the identity at the start.
+
+    Args:
+        hidden_size: d, width of the activations.
+        bottleneck: m, width of the bottleneck.
+        activation: "gelu" (erf), "gelu_tanh", "relu", "silu", "tanh" or "identity".
+        scale: factor on the adapter's branch.
+        bias: whether both projections have a bias.
+        init_std: standard deviation of the initial weights; 0 starts exactly at the identity.
+        device, dtype: of the parameters. dtype may differ from the activations'; gradients come in this dtype.
+
+    State-dict keys: down.weight [m, d], down.bias [m], up.weight [d, m], up.bias [d].
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type; the message names it.
+    """
+
+    def forward(self, x: Tensor, residual: Tensor | Literal[False] | None = None) -> Tensor:
+        """x [..., d] → y [..., d]; residual as in fused_adapter: None adds x, a tensor adds that, False nothing."""
+        return functional.fused_adapter(
+            x,
+            self.down.weight,
+            self.down.bias,
+            self.up.weight,
+            self.up.bias,
+            residual=residual,
+            activation=self.activation,
+            scale=self.scale,
+        )
+
+    def explain(self, x: Tensor) -> Backend:
+        """Which backend computes this adapter for an x [..., d] like the one given, and why; nothing is computed."""
+        return functional.explain(x, self.down.weight, self.down.bias, self.up.weight, self.up.bias)
+
+
+class ReferenceAdapter(_Adapter):
+    """FusedAdapter's twin in plain PyTorch operations: same arguments, same initialisation, same state-dict keys."""
+
+    def forward(self, x: Tensor, residual: Tensor | Literal[False] | None = None) -> Tensor:
+        """x [..., d] → y [..., d]; see reference_adapter."""
+        return reference_adapter(
+            x,
+            self.down.weight,
+            self.down.bias,
+            self.up.weight,
+            self.up.bias,
+            residual=residual,
+            activation=self.activation,
+            scale=self.scale,
+        )

@@ -1,0 +1,157 @@
+"""Argument validation, and the one decision which backend runs and why."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "identity")
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Backend(NamedTuple):
+    """Which implementation computes an adapter, and why that one."""
+
+    name: Literal["triton", "triton-interpreter", "torch"]
+    reason: str
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
+
+
+def check_size(name: str, value: Any) -> None:
+    """Raise unless value is a positive integer."""
+    if not _is_integer(value):
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def check_activation(activation: Any) -> None:
+    """Raise unless activation is one of ACTIVATIONS."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise unless value is a finite real number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+
+
+def _check_tensor(name: str, tensor: Any) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if tensor.dtype not in DTYPES:
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
+
+
+def _check_shape(name: str, tensor: Tensor, letters: str, expected: tuple[int, ...]) -> None:
+    if tensor.dim() != len(expected) or any(given != want for given, want in zip(tensor.shape, expected)):
+        raise ValueError(f"{name} must be {letters} = {list(expected)}, got {list(tensor.shape)}")
+
+
+def check_arguments(
+    x: Tensor,
+    w_down: Tensor,
+    b_down: Tensor | None,
+    w_up: Tensor,
+    b_up: Tensor | None,
+    residual: Tensor | Literal[False] | None,
+    activation: str,
+    scale: float,
+) -> None:
+    """Raise ValueError or TypeError on the first argument of fused_adapter that does not fit.
+
+    Every message names the argument, what was expected and what was given.
+    """
+    _check_tensor("x", x)
+    if x.dim() == 0:
+        raise ValueError("x must be [..., d] with at least one dimension, got a scalar")
+    d = x.shape[-1]
+    if d < 1:
+        raise ValueError(f"x must be [..., d] with d at least 1, got {list(x.shape)}")
+    _check_tensor("w_down", w_down)
+    if w_down.dim() != 2 or w_down.shape[1] != d:
+        raise ValueError(f"w_down must be [m, d] with d = {d} as in x, got {list(w_down.shape)}")
+    m = w_down.shape[0]
+    if m < 1:
+        raise ValueError(f"w_down must be [m, d] with bottleneck m at least 1, got {list(w_down.shape)}")
+    _check_tensor("w_up", w_up)
+    _check_shape("w_up", w_up, "[d, m]", (d, m))
+    if b_down is not None:
+        _check_tensor("b_down", b_down)
+        _check_shape("b_down", b_down, "[m]", (m,))
+    if b_up is not None:
+        _check_tensor("b_up", b_up)
+        _check_shape("b_up", b_up, "[d]", (d,))
+    for name, weight in (("b_down", b_down), ("w_up", w_up), ("b_up", b_up)):
+        if weight is not None and weight.dtype != w_down.dtype:
+            raise TypeError(f"{name} must have the dtype of w_down, {w_down.dtype}, got {weight.dtype}")
+    if residual is not None and residual is not False:
+        _check_tensor("residual", residual)
+        if residual.shape != x.shape:
+            raise ValueError(f"residual must have the shape of x, {list(x.shape)}, got {list(residual.shape)}")
+        if residual.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"residual must have the dtype of x, {x.dtype}, got {residual.dtype}")
+    for name, tensor in (
+        ("w_down", w_down),
+        ("b_down", b_down),
+        ("w_up", w_up),
+        ("b_up", b_up),
+        ("residual", residual),
+    ):
+        if isinstance(tensor, Tensor) and tensor.device != x.device:
+            raise ValueError(f"{name} must be on the device of x, {x.device}, got {tensor.device}")
+    check_activation(activation)
+    check_number("scale", scale)
+
+
+@torch.compiler.assume_constant_result
+def interpreting() -> bool:
+    """Whether Triton kernels run under its interpreter (TRITON_INTERPRET=1), which is how a CPU runs them."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+@torch.compiler.assume_constant_result
+def _cuda_support(index: int) -> str | None:
+    """None where Triton can run on that GPU, otherwise why it cannot."""
+    import importlib.util
+
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if torch.version.hip is None and torch.cuda.get_device_capability(index) < (8, 0):
+        return "the kernels need compute capability 8.0 or newer"
+    return None
+
+
+def select_backend(device: torch.device, dtype: torch.dtype) -> Backend:
+    """The backend that computes an adapter whose x has this device and dtype.
+
+    Args:
+        device: device of x and of the weights.
+        dtype: the dtype x is computed in (autocast's dtype where autocast is on).
+
+    Returns:
+        Backend(name, reason); "torch" is the same autograd Function computed with PyTorch operations.
+    """
+    if device.type == "cuda":
+        if dtype == torch.float64:
+            return Backend("torch", "float64 runs on PyTorch's own matrix products; the kernels accumulate in float32")
+        index = torch.cuda.current_device() if device.index is None else device.index
+        missing = _cuda_support(index)
+        if missing is not None:
+            return Backend("torch", missing)
+        return Backend("triton", "a GPU and a dtype that the kernels support")
+    if device.type == "cpu" and interpreting():
+        if dtype == torch.bfloat16:
+            return Backend("torch", "Triton's interpreter computes bfloat16 wrongly")
+        return Backend("triton-interpreter", "TRITON_INTERPRET=1 runs the kernels' source on the CPU")
+    return Backend("torch", f"Triton has no kernels for a {device.type} device; PyTorch operations compute the same Function")

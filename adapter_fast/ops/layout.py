@@ -1,0 +1,30 @@
+"""Memory layouts: the one place where an input is copied because the kernels cannot address it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def needs_copy(x: Tensor) -> bool:
+    """Whether as_rows(x) copies: the last dimension has no unit stride, or the tokens have no single stride."""
+    if x.numel() == 0 or x.is_contiguous():
+        return False
+    if x.stride(-1) != 1 and x.shape[-1] != 1:
+        return True
+    sizes = [(size, stride) for size, stride in zip(x.shape[:-1], x.stride()[:-1]) if size != 1]
+    return any(outer[1] != inner[0] * inner[1] for outer, inner in zip(sizes, sizes[1:]))
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """x [..., d] as [T, d] with unit stride in d and any stride over tokens; copies only where needs_copy(x)."""
+    d = x.shape[-1]
+    if needs_copy(x):
+        return x.contiguous().view(-1, d)
+    if x.dim() == 2:
+        return x
+    return x.view(x.numel() // d, d)
+
+
+def dense(weight: Tensor) -> Tensor:
+    """The weight in nn.Linear's own contiguous layout; a transposed or sliced view is copied."""
+    return weight.contiguous()

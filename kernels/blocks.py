@@ -1,0 +1,97 @@
+"""Device functions that the forward and the backward kernels share: one skeleton, out = rows + f(in · A) · B."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def contract(
+    acc,  # [BLOCK_T, BLOCK_N]
+    rows,  # [BLOCK_T, 1] pointers to the first element of each row
+    mask_t,  # [BLOCK_T]
+    w_ptr,
+    stride_wk,
+    stride_wn,
+    offs_n,  # [BLOCK_N]
+    mask_n,  # [BLOCK_N]
+    K,
+    PRECISION: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """acc + rows [BLOCK_T, K] · W [K, BLOCK_N], accumulated in acc's dtype; W is converted to the rows' dtype."""
+    for start_k in range(0, K, BLOCK_K):
+        offs_k = start_k + tl.arange(0, BLOCK_K)
+        mask_k = offs_k < K
+        a = tl.load(rows + offs_k[None, :], mask=mask_t[:, None] & mask_k[None, :], other=0.0)  # [BLOCK_T, BLOCK_K]
+        w = tl.load(
+            w_ptr + offs_k[:, None] * stride_wk + offs_n[None, :] * stride_wn,
+            mask=mask_k[:, None] & mask_n[None, :],
+            other=0.0,
+        )  # [BLOCK_K, BLOCK_N]
+        acc = tl.dot(a, w.to(a.dtype), acc, input_precision=PRECISION, out_dtype=acc.dtype)
+    return acc
+
+
+@triton.jit
+def finish(
+    acc,  # [BLOCK_T, BLOCK_D]
+    bias_ptr,
+    scale,
+    rows,  # [BLOCK_T, 1] pointers
+    sums_ptr,
+    out_rows,  # [BLOCK_T, 1] pointers
+    mask_t,  # [BLOCK_T]
+    offs_d,  # [BLOCK_D]
+    mask_d,  # [BLOCK_D]
+    ADD_ROWS: tl.constexpr,
+):
+    """Store scale · (acc + bias) + rows, and the rows' column sums; bias, scale, rows and sums may be None."""
+    mask_td = mask_t[:, None] & mask_d[None, :]
+    if bias_ptr is not None:
+        acc += tl.load(bias_ptr + offs_d, mask=mask_d, other=0.0).to(acc.dtype)[None, :]
+    if scale is not None:
+        acc *= scale
+    if ADD_ROWS or sums_ptr is not None:
+        added = tl.load(rows + offs_d[None, :], mask=mask_td, other=0.0).to(acc.dtype)  # [BLOCK_T, BLOCK_D]
+        if ADD_ROWS:
+            acc += added
+        if sums_ptr is not None:
+            tl.store(sums_ptr + offs_d, tl.sum(added, axis=0), mask=mask_d)
+    tl.store(out_rows + offs_d[None, :], acc.to(out_rows.dtype.element_ty), mask=mask_td)
+
+
+@triton.jit
+def expand_rows(
+    h,  # [BLOCK_T, BLOCK_M]
+    offs_m,  # [BLOCK_M]
+    mask_m,  # [BLOCK_M]
+    w_ptr,
+    stride_wm,
+    stride_wd,
+    bias_ptr,
+    scale,
+    rows,  # [BLOCK_T, 1] pointers
+    sums_ptr,
+    out_rows,  # [BLOCK_T, 1] pointers
+    mask_t,  # [BLOCK_T]
+    D,
+    ADD_ROWS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ACC_DTYPE: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Store scale · (h · W [BLOCK_M, D] + bias) + rows over the whole hidden dimension, last tile first.
+
+    The order is the reverse of contract's, so that the rows still in the cache are read before they are evicted.
+    """
+    last = (tl.cdiv(D, BLOCK_D) - 1) * BLOCK_D
+    for passed in range(0, D, BLOCK_D):
+        offs_d = last - passed + tl.arange(0, BLOCK_D)
+        mask_d = offs_d < D
+        w = tl.load(
+            w_ptr + offs_m[:, None] * stride_wm + offs_d[None, :] * stride_wd,
+            mask=mask_m[:, None] & mask_d[None, :],
+            other=0.0,
+        )  # [BLOCK_M, BLOCK_D]
+        out = tl.dot(h, w.to(h.dtype), input_precision=PRECISION, out_dtype=ACC_DTYPE)  # [BLOCK_T, BLOCK_D]
+        finish(out, bias_ptr, scale, rows, sums_ptr, out_rows, mask_t, offs_d, mask_d, ADD_ROWS)

@@ -1,0 +1,147 @@
+"""The fused forward: y = residual + scale · (act(x · W_downᵀ + b_down) · W_upᵀ + b_up) in one launch.
+
+A program owns BLOCK_T tokens. Its first loop walks the hidden dimension and accumulates z [BLOCK_T, BLOCK_M]; its second
+loop walks it backwards and writes y once. x, y, residual are [T, D]; W_down [M, D], W_up [D, M]; h = act(z) and
+slope = act'(z) are [T, M] in x's dtype. Products accumulate in float32 (float64 for float64 under the interpreter).
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from .activations import activate, activation_slope
+from .blocks import contract, expand_rows
+from .expand import launch_expand
+from .tiles import Problem, select_tiles
+
+ACC_DTYPES = {torch.float64: tl.float64}
+
+
+@triton.jit
+def bottleneck_forward_kernel(
+    x_ptr,
+    w_down_ptr,
+    b_down_ptr,
+    w_up_ptr,
+    b_up_ptr,
+    residual_ptr,
+    y_ptr,
+    h_ptr,
+    slope_ptr,
+    T,
+    D,
+    M,
+    scale,
+    stride_xt: tl.int64,
+    stride_rt: tl.int64,
+    ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ACC_DTYPE: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
+    """Programs: token tiles × tiles of the bottleneck; y_ptr None leaves the second loop to expand_kernel."""
+    tiles_m = tl.cdiv(M, BLOCK_M)
+    pid = tl.program_id(0)
+    offs_t = (pid // tiles_m).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)  # [BLOCK_T]
+    offs_m = (pid % tiles_m) * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
+    mask_t = offs_t < T
+    mask_m = offs_m < M
+
+    z = tl.zeros((BLOCK_T, BLOCK_M), dtype=ACC_DTYPE)
+    x_rows = x_ptr + offs_t[:, None] * stride_xt
+    z = contract(z, x_rows, mask_t, w_down_ptr, 1, D, offs_m, mask_m, D, PRECISION, BLOCK_D)
+    if b_down_ptr is not None:
+        z += tl.load(b_down_ptr + offs_m, mask=mask_m, other=0.0).to(ACC_DTYPE)[None, :]
+
+    offs_tm = offs_t[:, None] * M + offs_m[None, :]  # [BLOCK_T, BLOCK_M]
+    mask_tm = mask_t[:, None] & mask_m[None, :]
+    if slope_ptr is not None:
+        slope = activation_slope(z, ACTIVATION)
+        tl.store(slope_ptr + offs_tm, slope.to(slope_ptr.dtype.element_ty), mask=mask_tm)
+    h = activate(z, ACTIVATION).to(x_ptr.dtype.element_ty)  # [BLOCK_T, BLOCK_M]
+    if h_ptr is not None:
+        tl.store(h_ptr + offs_tm, h, mask=mask_tm)
+
+    if y_ptr is not None:
+        residual_rows = residual_ptr
+        if residual_ptr is not None:
+            residual_rows = residual_ptr + offs_t[:, None] * stride_rt
+        y_rows = y_ptr + offs_t[:, None] * D
+        expand_rows(
+            h,
+            offs_m,
+            mask_m,
+            w_up_ptr,
+            1,
+            M,
+            b_up_ptr,
+            scale,
+            residual_rows,
+            None,
+            y_rows,
+            mask_t,
+            D,
+            residual_ptr is not None,
+            PRECISION,
+            ACC_DTYPE,
+            BLOCK_D,
+        )
+
+
+def launch_forward(
+    x: torch.Tensor,
+    w_down: torch.Tensor,
+    b_down: torch.Tensor | None,
+    w_up: torch.Tensor,
+    b_up: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    activation: str,
+    scale: float,
+    save_h: bool,
+    save_slope: bool,
+    problem: Problem,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """x [T, d] and residual [T, d] or None, unit stride in d; dense weights → y [T, d], h [T, m], slope [T, m].
+
+    h and slope are [0, m] unless they are to be saved. T = 0 launches nothing.
+    """
+    T, D = x.shape
+    M = w_down.shape[0]
+    config = select_tiles("forward", problem)
+    split = config.form == "split"
+    y = x.new_empty((T, D))
+    h = x.new_empty((T if save_h or split else 0, M))
+    slope = x.new_empty((T if save_slope else 0, M))
+    if T == 0:
+        return y, h, slope
+    constants = {"PRECISION": problem.precision, "ACC_DTYPE": ACC_DTYPES.get(x.dtype, tl.float32)}
+    bottleneck_forward_kernel[(triton.cdiv(T, config.BLOCK_T) * triton.cdiv(M, config.BLOCK_M),)](
+        x_ptr=x,
+        w_down_ptr=w_down,
+        b_down_ptr=b_down,
+        w_up_ptr=w_up,
+        b_up_ptr=b_up,
+        residual_ptr=residual,
+        y_ptr=None if split else y,
+        h_ptr=h if save_h or split else None,
+        slope_ptr=slope if save_slope else None,
+        T=T,
+        D=D,
+        M=M,
+        scale=scale,
+        stride_xt=x.stride(0),
+        stride_rt=0 if residual is None else residual.stride(0),
+        ACTIVATION=activation,
+        BLOCK_T=config.BLOCK_T,
+        BLOCK_D=config.BLOCK_D,
+        BLOCK_M=config.BLOCK_M,
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+        **constants,
+    )
+    if split:
+        tiles = select_tiles("expand", problem)
+        launch_expand(h, w_up, 1, M, b_up, residual, residual is not None, None, y, scale, tiles, constants)
+    return y, h if save_h else h.new_empty((0, M)), slope
