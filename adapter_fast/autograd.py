@@ -60,18 +60,23 @@ class FusedAdapterFunction(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
-        if dy is None:
-            return (None,) * 10
-        add_x, scale, backend, weight_dtype = ctx.arguments
-        need_x, need_w_down, need_b_down, need_w_up, need_b_up, need_residual = ctx.needs
-        x, h, slope, w_down, w_up = ctx.saved_tensors
-        grads: tuple[Tensor | None, ...] = (None,) * 5
-        if need_x or need_w_down or need_b_down or need_w_up or need_b_up:
-            grads = ops.backward(
-                dy, x, h, slope, w_down, w_up, add_x, scale, backend, weight_dtype, need_b_down, need_b_up
-            )
-            needs = (need_x, need_w_down, need_b_down, need_w_up, need_b_up)
-            grads = tuple(grad if need else None for grad, need in zip(grads, needs))
-        return (*grads, dy if need_residual else None, None, None, None, None)
+        if dy is not None and not dy.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # once_differentiable lets constants through: without this a second derivative would silently be zero.
+            dy = dy.detach().requires_grad_()
+        return _backward(ctx, dy)
+
+
+@once_differentiable
+def _backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return (None,) * 10
+    add_x, scale, backend, weight_dtype = ctx.arguments
+    need_x, need_w_down, need_b_down, need_w_up, need_b_up, need_residual = ctx.needs
+    x, h, slope, w_down, w_up = ctx.saved_tensors
+    grads: tuple[Tensor | None, ...] = (None,) * 5
+    if need_x or need_w_down or need_b_down or need_w_up or need_b_up:
+        grads = ops.backward(dy, x, h, slope, w_down, w_up, add_x, scale, backend, weight_dtype, need_b_down, need_b_up)
+        needs = (need_x, need_w_down, need_b_down, need_w_up, need_b_up)
+        grads = tuple(grad if need else None for grad, need in zip(grads, needs))
+    return (*grads, dy if need_residual else None, None, None, None, None)

@@ -42,7 +42,7 @@ def check_number(name: str, value: Any) -> None:
     """Raise unless value is a finite real number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
-    if not math.isfinite(value):
+    if not -math.inf < value < math.inf:  # the compiler can trace this, and not math.isfinite
         raise ValueError(f"{name} must be finite, got {value}")
 
 
@@ -84,6 +84,8 @@ def check_arguments(
     m = w_down.shape[0]
     if m < 1:
         raise ValueError(f"w_down must be [m, d] with bottleneck m at least 1, got {list(w_down.shape)}")
+    if d >= 2**24 or m * d >= 2**31:
+        raise ValueError(f"w_down must be [m, d] with d below 2**24 and m * d below 2**31, got {list(w_down.shape)}")
     _check_tensor("w_up", w_up)
     _check_shape("w_up", w_up, "[d, m]", (d, m))
     if b_down is not None:
@@ -99,7 +101,7 @@ def check_arguments(
         _check_tensor("residual", residual)
         if residual.shape != x.shape:
             raise ValueError(f"residual must have the shape of x, {list(x.shape)}, got {list(residual.shape)}")
-        if residual.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        if residual.dtype != x.dtype and autocast_dtype(x.device.type) is None:
             raise TypeError(f"residual must have the dtype of x, {x.dtype}, got {residual.dtype}")
     for name, tensor in (
         ("w_down", w_down),
@@ -114,13 +116,18 @@ def check_arguments(
     check_number("scale", scale)
 
 
-@torch.compiler.assume_constant_result
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """The dtype that autocast gives matrix products on this device at the moment, None where it is off."""
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return None
+
+
 def interpreting() -> bool:
     """Whether Triton kernels run under its interpreter (TRITON_INTERPRET=1), which is how a CPU runs them."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
-@torch.compiler.assume_constant_result
 def _cuda_support(index: int) -> str | None:
     """None where Triton can run on that GPU, otherwise why it cannot."""
     import importlib.util
@@ -130,6 +137,11 @@ def _cuda_support(index: int) -> str | None:
     if torch.version.hip is None and torch.cuda.get_device_capability(index) < (8, 0):
         return "the kernels need compute capability 8.0 or newer"
     return None
+
+
+# What torch.compiler.assume_constant_result sets, without its import of the whole compiler.
+interpreting._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_cuda_support._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def select_backend(device: torch.device, dtype: torch.dtype) -> Backend:
@@ -154,4 +166,6 @@ def select_backend(device: torch.device, dtype: torch.dtype) -> Backend:
         if dtype == torch.bfloat16:
             return Backend("torch", "Triton's interpreter computes bfloat16 wrongly")
         return Backend("triton-interpreter", "TRITON_INTERPRET=1 runs the kernels' source on the CPU")
-    return Backend("torch", f"Triton has no kernels for a {device.type} device; PyTorch operations compute the same Function")
+    return Backend(
+        "torch", f"Triton has no kernels for a {device.type} device; PyTorch operations compute the same Function"
+    )

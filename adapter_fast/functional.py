@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import ops
 from .autograd import FusedAdapterFunction
-from .checks import Backend, check_arguments, select_backend
+from .checks import Backend, autocast_dtype, check_arguments, select_backend
 
 _NOTHING = nullcontext()
 
@@ -54,13 +54,12 @@ def fused_adapter(
     add_x = residual is None or residual is x
     other = residual if isinstance(residual, Tensor) and not add_x else None
     device_type = x.device.type
-    autocasting = torch.is_autocast_enabled(device_type)
-    if autocasting:
-        dtype = torch.get_autocast_dtype(device_type)
+    dtype = autocast_dtype(device_type)
+    if dtype is not None:
         x = x.to(dtype)
         other = None if other is None else other.to(dtype)
     backend = select_backend(x.device, x.dtype).name
-    with torch.autocast(device_type, enabled=False) if autocasting else _NOTHING:
+    with _NOTHING if dtype is None else torch.autocast(device_type, enabled=False):
         if torch.is_grad_enabled():
             return FusedAdapterFunction.apply(
                 x, w_down, b_down, w_up, b_up, other, add_x, activation, float(scale), backend
@@ -74,7 +73,6 @@ def explain(x: Tensor, w_down: Tensor, b_down: Tensor | None, w_up: Tensor, b_up
     Shapes, dtypes and errors as in fused_adapter; nothing is computed and x may be empty or on the meta device.
     """
     check_arguments(x, w_down, b_down, w_up, b_up, None, "gelu", 1.0)
-    autocasting = torch.is_autocast_enabled(x.device.type)
-    dtype = torch.get_autocast_dtype(x.device.type) if autocasting else x.dtype
+    dtype = autocast_dtype(x.device.type) or x.dtype
     backend = select_backend(x.device, dtype)
     return Backend(backend.name, "; ".join([backend.reason, *ops.describe(x, dtype, w_down, w_up, backend.name)]))

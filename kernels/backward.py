@@ -1,7 +1,7 @@
 """The backward in two launches: dx with the bias gradients' partial sums, then both weight gradients together.
 
-dz = scale · (dy · W_up) ⊙ slope, dx = dz · W_down (+ dy), dW_up = scale · dyᵀ · h, dW_down = dzᵀ · x, db_up = scale · Σ dy,
-db_down = Σ dz. Every sum over tokens goes to a partial slot of its own and is reduced afterwards in a fixed order:
+dz = scale · (dy · W_up) ⊙ slope, dx = dz · W_down (+ dy), dW_up = scale · dyᵀ · h, dW_down = dzᵀ · x,
+db_up = scale · Σ dy, db_down = Σ dz. Every sum over tokens goes to a partial slot of its own and is reduced afterwards in a fixed order:
 no atomics, the same bits every time. dy, x, dx are [T, D]; h, slope, dz [T, M]; W_down [M, D], W_up [D, M].
 """
 
@@ -29,7 +29,7 @@ def bottleneck_dx_kernel(
     D,
     M,
     scale,
-    stride_dyt: tl.int64,
+    stride_dyt,
     ADD_DY: tl.constexpr,
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
@@ -41,30 +41,31 @@ def bottleneck_dx_kernel(
     tiles_m = tl.cdiv(M, BLOCK_M)
     pid = tl.program_id(0)
     tile_t = (pid // tiles_m).to(tl.int64)
-    offs_t = tile_t * BLOCK_T + tl.arange(0, BLOCK_T)  # [BLOCK_T]
+    first_t = tile_t * BLOCK_T
+    offs_t = tl.arange(0, BLOCK_T)  # [BLOCK_T]
     offs_m = (pid % tiles_m) * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
-    mask_t = offs_t < T
+    mask_t = offs_t < T - first_t
     mask_m = offs_m < M
 
     dh = tl.zeros((BLOCK_T, BLOCK_M), dtype=ACC_DTYPE)
-    dy_rows = dy_ptr + offs_t[:, None] * stride_dyt
+    dy_rows = dy_ptr + first_t * stride_dyt + offs_t[:, None] * stride_dyt
     dh = contract(dh, dy_rows, mask_t, w_up_ptr, M, 1, offs_m, mask_m, D, PRECISION, BLOCK_D)
 
     offs_tm = offs_t[:, None] * M + offs_m[None, :]  # [BLOCK_T, BLOCK_M]
     mask_tm = mask_t[:, None] & mask_m[None, :]
-    slope = tl.load(slope_ptr + offs_tm, mask=mask_tm, other=0.0).to(ACC_DTYPE)
+    slope = tl.load(slope_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0).to(ACC_DTYPE)
     dz = dh * slope * scale  # [BLOCK_T, BLOCK_M]
     if db_down_ptr is not None:
         tl.store(db_down_ptr + tile_t * M + offs_m, tl.sum(dz, axis=0), mask=mask_m)
     dz = dz.to(dy_ptr.dtype.element_ty)
     if dz_ptr is not None:
-        tl.store(dz_ptr + offs_tm, dz, mask=mask_tm)
+        tl.store(dz_ptr + first_t * M + offs_tm, dz, mask=mask_tm)
 
     if dx_ptr is not None:
         db_up = db_up_ptr
         if db_up_ptr is not None:
             db_up = db_up_ptr + tile_t * D
-        dx_rows = dx_ptr + offs_t[:, None] * D
+        dx_rows = dx_ptr + first_t * D + offs_t[:, None] * D
         expand_rows(
             dz,
             offs_m,
@@ -98,8 +99,8 @@ def weight_grad_kernel(
     D,
     M,
     tokens_per_split,
-    stride_dyt: tl.int64,
-    stride_xt: tl.int64,
+    stride_dyt,
+    stride_xt,
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -116,23 +117,27 @@ def weight_grad_kernel(
     mask_m = offs_m < M
     mask_d = offs_d < D
     first = split * tokens_per_split
-    end = tl.minimum(first + tokens_per_split, T)
 
     dw_up = tl.zeros((BLOCK_D, BLOCK_M), dtype=ACC_DTYPE)
     dw_down = tl.zeros((BLOCK_D, BLOCK_M), dtype=ACC_DTYPE)
     for start_t in range(0, tokens_per_split, BLOCK_T):
-        offs_t = first + start_t + tl.arange(0, BLOCK_T)
-        mask_t = offs_t < end
+        first_t = first + start_t
+        offs_t = tl.arange(0, BLOCK_T)
+        mask_t = offs_t < tl.minimum(tokens_per_split - start_t, T - first_t)
         mask_dt = mask_d[:, None] & mask_t[None, :]
         mask_tm = mask_t[:, None] & mask_m[None, :]
         offs_tm = offs_t[:, None] * M + offs_m[None, :]
         if dw_up_ptr is not None:
-            dy = tl.load(dy_ptr + offs_t[None, :] * stride_dyt + offs_d[:, None], mask=mask_dt, other=0.0)
-            h = tl.load(h_ptr + offs_tm, mask=mask_tm, other=0.0)
+            dy = tl.load(
+                dy_ptr + first_t * stride_dyt + offs_t[None, :] * stride_dyt + offs_d[:, None], mask=mask_dt, other=0.0
+            )
+            h = tl.load(h_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0)
             dw_up = tl.dot(dy, h, dw_up, input_precision=PRECISION, out_dtype=ACC_DTYPE)
         if dw_down_ptr is not None:
-            x = tl.load(x_ptr + offs_t[None, :] * stride_xt + offs_d[:, None], mask=mask_dt, other=0.0)
-            dz = tl.load(dz_ptr + offs_tm, mask=mask_tm, other=0.0)
+            x = tl.load(
+                x_ptr + first_t * stride_xt + offs_t[None, :] * stride_xt + offs_d[:, None], mask=mask_dt, other=0.0
+            )
+            dz = tl.load(dz_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0)
             dw_down = tl.dot(x, dz, dw_down, input_precision=PRECISION, out_dtype=ACC_DTYPE)
     mask_dm = mask_d[:, None] & mask_m[None, :]
     slot = split * D * M

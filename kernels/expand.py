@@ -1,6 +1,6 @@
 """The second launch of the split form: out = rows + scale · (h · W + bias), for bottlenecks too wide to fuse.
 
-Serves both directions: y from h and W_up, dx from dz and W_down. A program owns a [BLOCK_T, BLOCK_D] tile of the result.
+Serves both directions: y from h and W_up, dx from dz and W_down. A program owns one [BLOCK_T, BLOCK_D] tile.
 """
 
 import torch
@@ -25,7 +25,7 @@ def expand_kernel(
     scale,
     stride_wm,
     stride_wd,
-    stride_rt: tl.int64,
+    stride_rt,
     ADD_ROWS: tl.constexpr,
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
@@ -36,20 +36,23 @@ def expand_kernel(
     tiles_d = tl.cdiv(D, BLOCK_D)
     pid = tl.program_id(0)
     tile_t = (pid // tiles_d).to(tl.int64)
-    offs_t = tile_t * BLOCK_T + tl.arange(0, BLOCK_T)  # [BLOCK_T]
+    first_t = tile_t * BLOCK_T
+    offs_t = tl.arange(0, BLOCK_T)  # [BLOCK_T]
     offs_d = (pid % tiles_d) * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
-    mask_t = offs_t < T
+    mask_t = offs_t < T - first_t
     mask_d = offs_d < D
     acc = tl.zeros((BLOCK_T, BLOCK_D), dtype=ACC_DTYPE)
-    h_rows = h_ptr + offs_t[:, None] * M
+    h_rows = h_ptr + first_t * M + offs_t[:, None] * M
     acc = contract(acc, h_rows, mask_t, w_ptr, stride_wm, stride_wd, offs_d, mask_d, M, PRECISION, BLOCK_M)
     rows = rows_ptr
     if rows_ptr is not None:
-        rows = rows_ptr + offs_t[:, None] * stride_rt
+        rows = rows_ptr + first_t * stride_rt + offs_t[:, None] * stride_rt
     sums = sums_ptr
     if sums_ptr is not None:
         sums = sums_ptr + tile_t * D
-    finish(acc, bias_ptr, scale, rows, sums, out_ptr + offs_t[:, None] * D, mask_t, offs_d, mask_d, ADD_ROWS)
+    finish(
+        acc, bias_ptr, scale, rows, sums, out_ptr + first_t * D + offs_t[:, None] * D, mask_t, offs_d, mask_d, ADD_ROWS
+    )
 
 
 def launch_expand(

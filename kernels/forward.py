@@ -1,7 +1,7 @@
 """The fused forward: y = residual + scale · (act(x · W_downᵀ + b_down) · W_upᵀ + b_up) in one launch.
 
-A program owns BLOCK_T tokens. Its first loop walks the hidden dimension and accumulates z [BLOCK_T, BLOCK_M]; its second
-loop walks it backwards and writes y once. x, y, residual are [T, D]; W_down [M, D], W_up [D, M]; h = act(z) and
+A program owns BLOCK_T tokens. Its first loop walks the hidden dimension and accumulates z [BLOCK_T, BLOCK_M]; its
+second loop walks it backwards and writes y once. x, y, residual are [T, D]; W_down [M, D], W_up [D, M]; h = act(z) and
 slope = act'(z) are [T, M] in x's dtype. Products accumulate in float32 (float64 for float64 under the interpreter).
 """
 
@@ -32,8 +32,8 @@ def bottleneck_forward_kernel(
     D,
     M,
     scale,
-    stride_xt: tl.int64,
-    stride_rt: tl.int64,
+    stride_xt,
+    stride_rt,
     ACTIVATION: tl.constexpr,
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
@@ -44,13 +44,15 @@ def bottleneck_forward_kernel(
     """Programs: token tiles × tiles of the bottleneck; y_ptr None leaves the second loop to expand_kernel."""
     tiles_m = tl.cdiv(M, BLOCK_M)
     pid = tl.program_id(0)
-    offs_t = (pid // tiles_m).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)  # [BLOCK_T]
+    # 64 bits to the tile's first row, 32 within the tile: ops/layout.py keeps row strides below 2²⁴.
+    first_t = (pid // tiles_m).to(tl.int64) * BLOCK_T
+    offs_t = tl.arange(0, BLOCK_T)  # [BLOCK_T]
     offs_m = (pid % tiles_m) * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
-    mask_t = offs_t < T
+    mask_t = offs_t < T - first_t
     mask_m = offs_m < M
 
     z = tl.zeros((BLOCK_T, BLOCK_M), dtype=ACC_DTYPE)
-    x_rows = x_ptr + offs_t[:, None] * stride_xt
+    x_rows = x_ptr + first_t * stride_xt + offs_t[:, None] * stride_xt
     z = contract(z, x_rows, mask_t, w_down_ptr, 1, D, offs_m, mask_m, D, PRECISION, BLOCK_D)
     if b_down_ptr is not None:
         z += tl.load(b_down_ptr + offs_m, mask=mask_m, other=0.0).to(ACC_DTYPE)[None, :]
@@ -59,16 +61,16 @@ def bottleneck_forward_kernel(
     mask_tm = mask_t[:, None] & mask_m[None, :]
     if slope_ptr is not None:
         slope = activation_slope(z, ACTIVATION)
-        tl.store(slope_ptr + offs_tm, slope.to(slope_ptr.dtype.element_ty), mask=mask_tm)
+        tl.store(slope_ptr + first_t * M + offs_tm, slope.to(slope_ptr.dtype.element_ty), mask=mask_tm)
     h = activate(z, ACTIVATION).to(x_ptr.dtype.element_ty)  # [BLOCK_T, BLOCK_M]
     if h_ptr is not None:
-        tl.store(h_ptr + offs_tm, h, mask=mask_tm)
+        tl.store(h_ptr + first_t * M + offs_tm, h, mask=mask_tm)
 
     if y_ptr is not None:
         residual_rows = residual_ptr
         if residual_ptr is not None:
-            residual_rows = residual_ptr + offs_t[:, None] * stride_rt
-        y_rows = y_ptr + offs_t[:, None] * D
+            residual_rows = residual_ptr + first_t * stride_rt + offs_t[:, None] * stride_rt
+        y_rows = y_ptr + first_t * D + offs_t[:, None] * D
         expand_rows(
             h,
             offs_m,

@@ -1,8 +1,8 @@
 """Which tiles a launch uses: pure Python, no triton import, no timing, the same answer for the same arguments.
 
-Nothing here depends on the number of tokens T in a way that changes the order of a row's sums: a row of y or dx is the
-same bit for bit whatever else is in the batch. The tables were chosen by ahead-of-time compilation (`make aot`): no
-spill, shared memory within the architecture's limit, tensor-core instructions for every 16-bit product.
+The number of tokens never enters: the order in which a row of y or dx is summed, and so its bits, do not depend on
+what else is in the batch. The tables come from ahead-of-time compilation (`make aot`) with Triton 3.6.0 and 3.9.0: wide
+tiles that do not spill, fit the architecture's shared memory and use its tensor cores for 16-bit products. None of them was chosen by a measurement on a GPU yet.
 """
 
 from __future__ import annotations
@@ -42,25 +42,161 @@ class Problem:
     sms: int = 132
 
 
+# Kinds of product: "16" 16-bit x and weights, "16/32" 16-bit x under 32-bit weights, "tf32" and "ieee" 32-bit x.
+# A row of a table: phase → bottleneck padded to a power of two → (BLOCK_T, BLOCK_D, num_warps, num_stages), where a
+# missing bottleneck means the split form, whose launches are ("down", "expand") → (BLOCK_T, BLOCK_D, BLOCK_M, …).
+_Row = dict[object, tuple[int, ...]]
+
+_HALF: _Row = {
+    ("forward", 16): (64, 64, 4, 3),
+    ("forward", 32): (64, 64, 4, 3),
+    ("forward", 64): (128, 64, 8, 3),
+    ("forward", 128): (128, 64, 8, 3),
+    ("forward", 256): (64, 64, 8, 3),
+    ("dx", 16): (64, 64, 4, 3),
+    ("dx", 32): (64, 64, 4, 3),
+    ("dx", 64): (128, 64, 8, 3),
+    ("dx", 128): (128, 64, 8, 3),
+    ("dx", 256): (64, 64, 8, 3),
+    "down": (64, 64, 128, 4, 3),
+    "expand": (64, 128, 64, 4, 3),
+    ("weight_grad", 16): (64, 64, 4, 3),
+    ("weight_grad", 32): (64, 64, 4, 3),
+    ("weight_grad", 64): (64, 64, 4, 3),
+    ("weight_grad", 128): (64, 64, 4, 3),
+}
+_TF32: _Row = {
+    ("forward", 16): (64, 64, 4, 3),
+    ("forward", 32): (64, 64, 4, 3),
+    ("forward", 64): (128, 64, 8, 3),
+    ("forward", 128): (128, 32, 8, 3),
+    ("forward", 256): (64, 32, 8, 3),
+    ("dx", 16): (64, 64, 4, 3),
+    ("dx", 32): (64, 64, 4, 3),
+    ("dx", 64): (128, 64, 8, 3),
+    ("dx", 128): (128, 32, 8, 3),
+    ("dx", 256): (64, 32, 8, 3),
+    "down": (64, 32, 128, 4, 3),
+    "expand": (64, 128, 32, 4, 3),
+    ("weight_grad", 16): (64, 64, 4, 2),
+    ("weight_grad", 32): (64, 64, 4, 2),
+    ("weight_grad", 64): (64, 64, 4, 2),
+}
+_IEEE: _Row = {
+    ("forward", 16): (64, 32, 8, 2),
+    ("forward", 32): (64, 32, 8, 2),
+    ("forward", 64): (64, 32, 8, 2),
+    ("forward", 128): (64, 16, 8, 2),
+    ("dx", 16): (64, 32, 8, 2),
+    ("dx", 32): (64, 32, 8, 2),
+    ("dx", 64): (64, 32, 8, 2),
+    ("dx", 128): (64, 16, 8, 2),
+    "down": (64, 32, 64, 8, 2),
+    "expand": (64, 64, 32, 8, 2),
+    ("weight_grad", 16): (32, 64, 8, 2),
+    ("weight_grad", 32): (16, 64, 8, 2),
+    ("weight_grad", 64): (32, 64, 8, 2),
+}
+_TABLES: dict[str, _Row] = {"16": _HALF, "16/32": _HALF, "tf32": _TF32, "ieee": _IEEE}
+
+# Where a family departs from the table; () takes the fused form away.
+_DEPARTURES: dict[tuple[str, str], _Row] = {
+    ("sm_80", "16"): {
+        ("forward", 256): (64, 32, 8, 2),
+        ("dx", 256): (64, 32, 8, 2),
+        ("weight_grad", 32): (64, 64, 4, 2),
+    },
+    ("sm_80", "16/32"): {
+        ("forward", 256): (64, 32, 8, 2),
+        ("dx", 256): (64, 32, 8, 2),
+        ("weight_grad", 32): (64, 64, 4, 2),
+    },
+    ("sm_80", "tf32"): {("dx", 128): (64, 32, 8, 2)},
+    ("sm_100", "16/32"): {("forward", 16): (64, 64, 4, 2), ("forward", 32): (64, 64, 4, 2)},
+    ("sm_120", "16"): {
+        ("forward", 256): (64, 32, 8, 2),
+        ("dx", 256): (64, 32, 8, 2),
+        ("weight_grad", 16): (64, 64, 4, 2),
+        ("weight_grad", 128): (32, 64, 4, 2),
+    },
+    ("sm_120", "16/32"): {
+        ("forward", 32): (64, 64, 4, 2),
+        ("forward", 128): (128, 32, 8, 2),
+        ("forward", 256): (64, 32, 8, 2),
+        ("dx", 128): (128, 32, 8, 2),
+        ("dx", 256): (64, 32, 8, 2),
+        "down": (64, 64, 128, 8, 2),
+        ("weight_grad", 16): (64, 64, 4, 2),
+        ("weight_grad", 128): (32, 64, 4, 2),
+    },
+    ("sm_120", "tf32"): {
+        ("forward", 128): (64, 32, 4, 3),
+        ("dx", 128): (64, 32, 4, 3),
+        ("forward", 256): (32, 32, 8, 2),
+        ("dx", 256): (32, 32, 8, 2),
+    },
+    ("sm_120", "ieee"): {("forward", 64): (64, 16, 8, 2), "expand": (64, 64, 16, 8, 2)},
+    ("gfx942", "16"): {
+        ("forward", 256): (64, 64, 8, 2),
+        ("dx", 256): (64, 64, 8, 2),
+        ("weight_grad", 128): (64, 64, 4, 2),
+    },
+    ("gfx942", "16/32"): {
+        ("forward", 128): (128, 64, 8, 2),
+        ("dx", 128): (128, 64, 8, 2),
+        ("forward", 256): (),
+        ("dx", 256): (),
+        "down": (64, 64, 128, 4, 2),
+        "expand": (64, 128, 64, 4, 2),
+        ("weight_grad", 128): (64, 64, 4, 2),
+    },
+    ("gfx942", "tf32"): {
+        ("forward", 64): (128, 32, 8, 3),
+        ("dx", 64): (128, 32, 8, 3),
+        ("forward", 128): (64, 32, 4, 3),
+        ("dx", 128): (64, 32, 4, 3),
+        ("forward", 256): (),
+        ("dx", 256): (),
+    },
+}
+
+
 def padded(size: int) -> int:
     """size rounded up to a power of two, at least 16: what a matrix product of tiles needs."""
     return max(16, 1 << (size - 1).bit_length())
 
 
+def family(arch: str) -> str:
+    """The architecture whose tables serve this one: the nearest older one with no more shared memory."""
+    if arch.startswith("gfx"):
+        return "gfx942"
+    number = int(arch.removeprefix("sm_"))
+    if number in (86, 87, 89) or number >= 120:
+        return "sm_120"
+    return "sm_80" if number < 90 else "sm_90" if number < 100 else "sm_100"
+
+
+def kind(problem: Problem) -> str:
+    """Which table: by the bytes of x and of the weights, and by the precision of float32 products."""
+    if problem.x_bytes > 2:
+        return problem.precision
+    return "16" if problem.w_bytes <= 2 else "16/32"
+
+
 def select_tiles(phase: Phase, problem: Problem) -> LaunchConfig:
-    """The tiles of one phase of one problem."""
+    """The tiles of one launch: "forward" or "dx" (fused, or the first of two), "expand" (the second), "weight_grad"."""
+    departures = _DEPARTURES.get((family(problem.arch), kind(problem)), {})
+    row = _TABLES[kind(problem)] | departures
     M = padded(problem.M)
-    if phase == "weight_grad":
-        return LaunchConfig("fused", 64, 64, min(M, 128), 4, 3)
     if phase == "expand":
-        return LaunchConfig("split", 64, 128, 64, 4, 3)
-    if M > 256:
-        return LaunchConfig("split", 64, 64, 128, 4, 3)
-    if M == 256:
-        return LaunchConfig("fused", 64, 64, M, 8, 3)
-    if M >= 64:
-        return LaunchConfig("fused", 128, 64, M, 8, 3)
-    return LaunchConfig("fused", 64, 64, M, 4, 3)
+        return LaunchConfig("split", *row["expand"])
+    if phase == "weight_grad":
+        M = min(M, max(m for name, m in (key for key in row if isinstance(key, tuple)) if name == phase))
+    tiles = row.get((phase, M), ())
+    if not tiles:
+        return LaunchConfig("split", *row["down"])
+    block_t, block_d, num_warps, num_stages = tiles
+    return LaunchConfig("fused", block_t, block_d, M, num_warps, num_stages)
 
 
 def split_count(T: int, tiles: int, block_t: int, sms: int) -> int:

@@ -7,6 +7,8 @@ nothing written in place.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,8 @@ torch.library.define(
 torch.library.define(
     "adapter_fast::bottleneck_backward",
     "(Tensor dy, Tensor? x, Tensor? h, Tensor? slope, Tensor? w_down, Tensor? w_up, bool add_x, float scale, "
-    "str backend, ScalarType weight_dtype, bool need_b_down, bool need_b_up) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "str backend, ScalarType weight_dtype, bool need_b_down, bool need_b_up) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 
 
@@ -43,14 +46,10 @@ def _forward_save(
     save_slope: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if backend != "torch":
-        return launch.forward(
-            x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, save_h, save_slope
-        )
+        return launch.forward(x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, save_h, save_slope)
     rows = as_rows(x)
     added = None if residual is None else as_rows(residual)
-    y, h, slope = eager.forward(
-        rows, w_down, b_down, w_up, b_up, added, add_x, activation, scale, save_h, save_slope
-    )
+    y, h, slope = eager.forward(rows, w_down, b_down, w_up, b_up, added, add_x, activation, scale, save_h, save_slope)
     return y.view(x.shape), h, slope
 
 
@@ -66,9 +65,7 @@ def _forward(
     scale: float,
     backend: str,
 ) -> Tensor:
-    return _forward_save(
-        x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, backend, False, False
-    )[0]
+    return _forward_save(x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, backend, False, False)[0]
 
 
 def _backward(
@@ -86,9 +83,7 @@ def _backward(
     need_b_up: bool,
 ) -> tuple[Tensor, ...]:
     if backend != "torch":
-        grads = launch.backward(
-            dy, x, h, slope, w_down, w_up, add_x, scale, weight_dtype, need_b_down, need_b_up
-        )
+        grads = launch.backward(dy, x, h, slope, w_down, w_up, add_x, scale, weight_dtype, need_b_down, need_b_up)
     else:
         x = None if x is None else as_rows(x)
         grads = eager.backward(
@@ -99,13 +94,11 @@ def _backward(
     return tuple(dy.new_empty(0) if grad is None else grad for grad in grads)
 
 
-def _fake_forward(x: Tensor, *args: object) -> Tensor:
+def _fake_forward(x: Tensor, *args: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _fake_forward_save(
-    x: Tensor, w_down: Tensor, *args: object
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_forward_save(x: Tensor, w_down: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
     save_h, save_slope = args[-2:]
     T, m = x.numel() // x.shape[-1], w_down.shape[0]
     return x.new_empty(x.shape), x.new_empty((T if save_h else 0, m)), x.new_empty((T if save_slope else 0, m))
@@ -155,17 +148,17 @@ def _direct(tensor: Tensor) -> bool:
     return not torch.compiler.is_compiling() and type(tensor) in _PLAIN
 
 
-def forward(x: Tensor, *args: object) -> Tensor:
+def forward(x: Tensor, *args: Any) -> Tensor:
     """y [..., d]; arguments as in the schema bottleneck_forward."""
     return (_forward if _direct(x) else torch.ops.adapter_fast.bottleneck_forward.default)(x, *args)
 
 
-def forward_save(x: Tensor, *args: object) -> tuple[Tensor, Tensor, Tensor]:
+def forward_save(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
     """y [..., d], h [T, m] and slope [T, m] (or [0, m]); arguments as in the schema bottleneck_forward_save."""
     return (_forward_save if _direct(x) else torch.ops.adapter_fast.bottleneck_forward_save.default)(x, *args)
 
 
-def backward(dy: Tensor, *args: object) -> tuple[Tensor, ...]:
+def backward(dy: Tensor, *args: Any) -> tuple[Tensor, ...]:
     """dx, dw_down, db_down, dw_up, db_up, empty where not needed; arguments as in the schema bottleneck_backward."""
     return (_backward if _direct(dy) else torch.ops.adapter_fast.bottleneck_backward.default)(dy, *args)
 

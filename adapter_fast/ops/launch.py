@@ -5,7 +5,7 @@ The only importer of adapter_fast.kernels; Triton itself is imported at the firs
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -13,11 +13,14 @@ from torch import Tensor
 from .eager import column_sum
 from .layout import as_rows, dense
 
+if TYPE_CHECKING:
+    from adapter_fast.kernels.tiles import Problem
+
 # The interpreter runs the tiles of this architecture, with few programs so that tests stay quick.
 INTERPRETED_ARCH, INTERPRETED_SMS = "sm_90", 8
 
 
-@lru_cache(maxsize=None)
+@cache
 def _device(index: int) -> tuple[str, int]:
     properties = torch.cuda.get_device_properties(index)
     if torch.version.hip is not None:
@@ -25,7 +28,7 @@ def _device(index: int) -> tuple[str, int]:
     return f"sm_{properties.major}{properties.minor}", properties.multi_processor_count
 
 
-def problem(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dtype, d: int, m: int):  # type: ignore[no-untyped-def]
+def problem(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dtype, d: int, m: int) -> Problem:
     """What select_tiles needs to know about a launch on this device."""
     from adapter_fast.kernels.tiles import Problem
 
@@ -52,7 +55,7 @@ def launch_form(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dt
     if forms == ["fused", "fused"]:
         return f"one fused launch each way at m = {m}"
     which = {("split", "split"): "forward and dx", ("split", "fused"): "forward", ("fused", "split"): "dx"}
-    return f"two launches for {which[tuple(forms)]} at m = {m}: a fused tile of that width does not fit"  # type: ignore[index]
+    return f"two launches for {which[tuple(forms)]} at m = {m}: a fused tile of that width does not fit"
 
 
 def forward(

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor
+
+# Within a tile the kernels count in 32 bits, and a tile has at most 128 rows.
+MAX_ROW_STRIDE = 2**24
 
 
 def needs_copy(x: Tensor) -> bool:
-    """Whether as_rows(x) copies: the last dimension has no unit stride, or the tokens have no single stride."""
+    """Whether as_rows(x) copies x [..., d].
+
+    It does where the last dimension has no unit stride, where the tokens have no single stride, or where that stride is
+    2²⁴ elements or more.
+    """
     if x.numel() == 0 or x.is_contiguous():
         return False
     if x.stride(-1) != 1 and x.shape[-1] != 1:
         return True
     sizes = [(size, stride) for size, stride in zip(x.shape[:-1], x.stride()[:-1]) if size != 1]
-    return any(outer[1] != inner[0] * inner[1] for outer, inner in zip(sizes, sizes[1:]))
+    if any(outer[1] != inner[0] * inner[1] for outer, inner in pairwise(sizes)):
+        return True
+    return bool(sizes) and sizes[-1][1] >= MAX_ROW_STRIDE
 
 
 def as_rows(x: Tensor) -> Tensor:

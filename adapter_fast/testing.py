@@ -1,0 +1,200 @@
+"""What tests and benchmarks share: inputs that mean something, the float64 truth, an error budget, canaries, poison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .reference import reference_adapter
+
+INPUTS = ("x", "w_down", "b_down", "w_up", "b_up", "residual")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem: T tokens, hidden size d, bottleneck m, and the op's settings."""
+
+    T: int
+    d: int
+    m: int
+    dtype: torch.dtype = torch.float32
+    weight_dtype: torch.dtype | None = None
+    activation: str = "gelu"
+    scale: float = 1.0
+    bias: bool = True
+    residual: Literal["x", "tensor", "none"] = "x"
+    device: str = "cpu"
+    seed: int = 0
+
+
+def make_inputs(case: Case) -> dict[str, Tensor | None]:
+    """Leaf tensors of the op that require gradients: x, w_down, b_down, w_up, b_up, residual (None where absent).
+
+    Weights have fan-in scale, W ~ N(0, 1/fan_in), and biases are not zero, so that y - x is as large as x: at the
+    paper's initialisation an identity function would pass most tolerances. Values are drawn in float64 and rounded
+    once to their dtype, so that every implementation sees the same numbers.
+    """
+    generator = torch.Generator().manual_seed(case.seed)
+
+    def draw(*shape: int, std: float = 1.0, dtype: torch.dtype = case.dtype) -> Tensor:
+        values = torch.randn(*shape, generator=generator, dtype=torch.float64) * std
+        return values.to(device=case.device, dtype=dtype).requires_grad_()
+
+    weight_dtype = case.weight_dtype or case.dtype
+    inputs: dict[str, Tensor | None] = {
+        "x": draw(case.T, case.d),
+        "w_down": draw(case.m, case.d, std=case.d**-0.5, dtype=weight_dtype),
+        "b_down": draw(case.m, std=0.5, dtype=weight_dtype),
+        "w_up": draw(case.d, case.m, std=case.m**-0.5, dtype=weight_dtype),
+        "b_up": draw(case.d, std=0.5, dtype=weight_dtype),
+        "residual": draw(case.T, case.d),
+    }
+    if not case.bias:
+        inputs["b_down"] = inputs["b_up"] = None
+    if case.residual != "tensor":
+        inputs["residual"] = None
+    return inputs
+
+
+def grad_output(case: Case) -> Tensor:
+    """A random dy [T, d] in the case's dtype."""
+    generator = torch.Generator().manual_seed(case.seed + 1)
+    values = torch.randn(case.T, case.d, generator=generator, dtype=torch.float64)
+    return values.to(device=case.device, dtype=case.dtype)
+
+
+def call(op: Any, case: Case, inputs: dict[str, Tensor | None]) -> Tensor:
+    """op(...) on these inputs with the case's settings; op is fused_adapter or reference_adapter."""
+    residual = {"x": None, "tensor": inputs["residual"], "none": False}[case.residual]
+    return op(
+        inputs["x"],
+        inputs["w_down"],
+        inputs["b_down"],
+        inputs["w_up"],
+        inputs["b_up"],
+        residual=residual,
+        activation=case.activation,
+        scale=case.scale,
+    )
+
+
+def evaluate(op: Any, case: Case, inputs: dict[str, Tensor | None], dy: Tensor) -> dict[str, Tensor]:
+    """y and the gradient of every input, by the name of the input."""
+    y = call(op, case, inputs)
+    present = [name for name in INPUTS if inputs[name] is not None]
+    grads = torch.autograd.grad(y, [inputs[name] for name in present], dy)  # type: ignore[arg-type]
+    return {"y": y.detach(), **{f"d_{name}": grad for name, grad in zip(present, grads)}}
+
+
+def in_float64(inputs: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """The same numbers as float64 leaves."""
+    return {name: None if value is None else value.detach().double().requires_grad_() for name, value in inputs.items()}
+
+
+def truth(case: Case, inputs: dict[str, Tensor | None], dy: Tensor) -> dict[str, Tensor]:
+    """y and all gradients of the oracle in float64, from the very numbers that the other implementations get."""
+    return evaluate(reference_adapter, case, in_float64(inputs), dy.double())
+
+
+def assert_within_budget(actual: Tensor, expected: Tensor, eager: Tensor, *, terms: int, name: str = "result") -> None:
+    """Raise unless actual is about as close to the float64 truth as PyTorch in the same dtype is.
+
+    Errors are taken relative to the largest value of their row, so that small rows count as much as large ones:
+
+        max error  ≤ 2 · eager's + √terms · ε_acc + 2 · ε_out
+        mean error ≤ 1.25 · eager's + ε_out, from 64 elements on: a mean of few is no mean
+
+    For float64 the truth is no better than the result; the bound is then 2 · (√terms + 8) · ε alone.
+
+    Args:
+        actual: the result; expected: the truth in float64; eager: PyTorch's result in the dtype of actual.
+        terms: length of the longest sum behind one element; ε_acc is float32's (float64's for float64).
+        name: what to call it in the message.
+
+    Raises:
+        AssertionError: over budget, not finite where the truth is, or of another shape or dtype than eager.
+    """
+    if actual.shape != expected.shape or actual.dtype != eager.dtype:
+        raise AssertionError(
+            f"{name}: got {list(actual.shape)} {actual.dtype}, expected {list(expected.shape)} {eager.dtype}"
+        )
+    if actual.numel() == 0:
+        return
+    expected = expected.double()
+    rows = expected.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    if expected.dim() == 1 or rows.numel() == expected.numel():
+        rows = expected.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
+    error = (actual.double() - expected).abs() / rows
+    base = (eager.double() - expected).abs() / rows
+    if not bool(torch.isfinite(error).all()):
+        raise AssertionError(f"{name}: {int((~torch.isfinite(error)).sum())} of {error.numel()} elements not finite")
+    out = torch.finfo(actual.dtype).eps
+    acc = torch.finfo(torch.float64 if actual.dtype == torch.float64 else torch.float32).eps
+    limit_max = 2.0 * base.max().item() + math.sqrt(max(terms, 1)) * acc + 2.0 * out
+    limit_mean = 1.25 * base.mean().item() + out
+    if actual.dtype == torch.float64:
+        limit_max = limit_mean = 2.0 * (math.sqrt(max(terms, 1)) + 8.0) * acc
+    over_mean = error.numel() >= 64 and error.mean().item() > limit_mean
+    if error.max().item() > limit_max or over_mean:
+        where = tuple(int(i) for i in torch.unravel_index(error.argmax(), error.shape))
+        raise AssertionError(
+            f"{name}: max error {error.max().item():.2e} (budget {limit_max:.2e}, eager {base.max().item():.2e}), "
+            f"mean error {error.mean().item():.2e} (budget {limit_mean:.2e}, eager {base.mean().item():.2e}), "
+            f"worst at {where}"
+        )
+
+
+def assert_case(op: Any, case: Case, inputs: dict[str, Tensor | None] | None = None, dy: Tensor | None = None) -> None:
+    """Raise unless op's y and every gradient of this case are within budget, in the dtypes they must have."""
+    inputs = make_inputs(case) if inputs is None else inputs
+    dy = grad_output(case) if dy is None else dy
+    actual = evaluate(op, case, inputs, dy)
+    expected = truth(case, inputs, dy)
+    eager = evaluate(reference_adapter, case, inputs, dy)
+    for name, value in actual.items():
+        terms = case.T if name.startswith(("d_w", "d_b")) else case.d + case.m
+        assert_within_budget(value, expected[name], eager[name], terms=terms, name=f"{name} of {case}")
+
+
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """Fill every uninitialised tensor with NaN (integers with their maximum) while the block runs."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+class Canary:
+    """A tensor [rows, columns] inside a larger buffer of NaN: nobody may write the halo, nobody may read it.
+
+    view: the tensor, its values NaN until set; buffer: all of it. halo rows above and below, halo columns right of it.
+    """
+
+    def __init__(self, values: Tensor | None, shape: tuple[int, int] | None = None, *, halo: int = 8, **options: Any):
+        rows, columns = values.shape if values is not None else shape  # type: ignore[misc]
+        options = options or {"dtype": values.dtype, "device": values.device}  # type: ignore[union-attr]
+        self.buffer = torch.full((rows + 2 * halo, columns + halo), math.nan, **options)
+        self.view = self.buffer[halo : halo + rows, :columns]
+        self._inside = torch.zeros(self.buffer.shape, dtype=torch.bool, device=self.buffer.device)
+        self._inside[halo : halo + rows, :columns] = True
+        if values is not None:
+            self.view.copy_(values.detach())
+
+    def assert_intact(self, name: str) -> None:
+        """Raise unless the halo is still NaN everywhere."""
+        touched = int((~torch.isnan(self.buffer) & ~self._inside).sum())
+        if touched:
+            raise AssertionError(f"{name}: {touched} elements written outside of the tensor")

@@ -1,0 +1,45 @@
+"""Where tests run: the CPU under Triton's interpreter, or with `-m gpu` the GPU with compiled kernels, never both."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+
+def _on_gpu(config: pytest.Config) -> bool:
+    return config.option.markexpr.strip() == "gpu" and torch.cuda.is_available()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Must be set before the kernels are decorated, and stay unset where they are to be compiled.
+    if _on_gpu(config):
+        os.environ.pop("TRITON_INTERPRET", None)
+    else:
+        os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _on_gpu(config):
+        return
+    reason = "needs a CUDA GPU, and compiled kernels: run `make gpu-check` on a machine with one"
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(params=["triton-interpreter", "torch"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each backend that a CPU has, in turn."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1" if request.param == "triton-interpreter" else "0")
+    return request.param
+
+
+@pytest.fixture
+def poison():
+    """Uninitialised memory holds NaN for the test."""
+    from adapter_fast.testing import poisoned
+
+    with poisoned():
+        yield
