@@ -1,0 +1,16 @@
+"""Where adapters sit in a transformer: the table of sites, and adding, switching, disabling and removing them."""
+
+from .inject import add_adapters, disable_adapters, remove_adapters, set_adapter
+from .sites import FAMILIES
+from .summary import AdapterSummary, SiteSummary, adapter_summary
+
+__all__ = [
+    "FAMILIES",
+    "AdapterSummary",
+    "SiteSummary",
+    "adapter_summary",
+    "add_adapters",
+    "disable_adapters",
+    "remove_adapters",
+    "set_adapter",
+]

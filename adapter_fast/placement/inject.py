@@ -1,0 +1,173 @@
+"""Add, switch, disable and remove adapters in a Hugging Face transformer, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ..adapter import FusedAdapter, ReferenceAdapter
+from ..config import PLACEMENTS, AdapterConfig
+from .container import attach, detach, site_of, sites_in
+from .sites import Site, find_sites
+from .state import ATTRIBUTE, AdapterState, activate, find_state, require_state, unwrap
+
+Model = TypeVar("Model", bound=nn.Module)
+_IMPLEMENTATIONS: dict[str, type[FusedAdapter] | type[ReferenceAdapter]] = {
+    "fused": FusedAdapter,
+    "reference": ReferenceAdapter,
+}
+
+
+def check_name(name: Any) -> None:
+    """Raise unless name can name an adapter: a non-empty str without a dot that torch does not reserve."""
+    if not isinstance(name, str):
+        raise TypeError(f"an adapter's name must be a string, got {name!r}")
+    if not name or "." in name:
+        raise ValueError(f"an adapter's name must be non-empty and without a dot, got {name!r}")
+    if hasattr(nn.ModuleDict(), name):
+        raise ValueError(f"an adapter's name must not be one of torch.nn.ModuleDict's own attributes, got {name!r}")
+
+
+def check_new_name(model: nn.Module, name: Any) -> None:
+    """check_name, and ValueError where the model has an adapter of this name."""
+    check_name(name)
+    state = find_state(model)
+    if state is not None and name in state.configs:
+        raise ValueError(f"an adapter named {name!r} exists already: the model has {state.names()}")
+
+
+def _weight_dtype(config: AdapterConfig, base: torch.dtype) -> torch.dtype:
+    if config.dtype != "auto":
+        return getattr(torch, config.dtype)
+    return base if base in (torch.float32, torch.float64) else torch.float32
+
+
+def _build(site: Site, config: AdapterConfig) -> nn.Module:
+    weight = site.dense.weight
+    adapter = _IMPLEMENTATIONS[config.implementation](
+        site.dense.out_features,
+        config.bottleneck,
+        activation=config.activation,
+        scale=config.scale,
+        bias=config.bias,
+        init_std=config.init_std,
+        device=weight.device,
+        dtype=_weight_dtype(config, weight.dtype),
+    )
+    return adapter.train(site.module.training)
+
+
+def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> Model:
+    """Put a new adapter behind both sub-layers of every layer (Houlsby et al. 2019, section 2.1 and figure 2).
+
+    The base's parameters, state-dict keys and requires_grad flags stay as they are. The first adapter becomes the
+    active one, later ones wait for set_adapter or train_adapters. Copies of the model (deepcopy, pickle, data
+    parallel) run their own adapters.
+
+    Args:
+        model: a BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ELECTRA of transformers 5, with or without a task head.
+        config: shape, placement, implementation. Each adapter is made on its site's device, in config.dtype; "auto"
+            is the base's dtype, but float32 over a 16-bit or quantised base. Its output has the activations' dtype.
+        name: a new name, without a dot.
+
+    Returns:
+        The model itself, changed in place; unchanged where an error is raised.
+
+    Raises:
+        TypeError, ValueError: a bad or taken name, a config that is no AdapterConfig, or a model without a known site.
+    """
+    base = unwrap(model)
+    if not isinstance(config, AdapterConfig):
+        raise TypeError(f"config must be an AdapterConfig, got {type(config).__name__}")
+    check_new_name(base, name)
+    sites = find_sites(base, PLACEMENTS[config.placement])
+    built = [(site, _build(site, config)) for site in sites]
+    state = find_state(base)
+    if state is None:
+        flags = {parameter: value.requires_grad for parameter, value in base.named_parameters()}
+        state = AdapterState(requires_grad=flags)
+        setattr(base, ATTRIBUTE, state)
+    for site, adapter in built:
+        holder = site_of(site.module) or attach(site.module)
+        holder.adapters[name] = adapter
+    state.configs[name] = config
+    activate(base, state, name if len(state.configs) == 1 else state.active)
+    return model
+
+
+def set_adapter(model: Model, name: str) -> Model:
+    """Make the named adapter the one that computes, with the LayerNorms and head trained or loaded with it.
+
+    LayerNorms and head that no training of this adapter touched have the base's own values. Which parameters train is
+    left as it is (train_adapters sets that).
+
+    Returns:
+        The model itself, changed in place.
+
+    Raises:
+        ValueError: no adapter of this name; the message names those there are.
+    """
+    base = unwrap(model)
+    check_name(name)
+    activate(base, require_state(base, name), name)
+    return model
+
+
+@contextmanager
+def disable_adapters(model: Model) -> Iterator[Model]:
+    """Inside this context no adapter computes; contexts nest, and an exception restores what was before.
+
+    LayerNorms and head tuned with the active adapter keep their tuned values: remove_adapters gives the base's back.
+
+    Raises:
+        ValueError: the model has no adapters.
+    """
+    base = unwrap(model)
+    require_state(base)
+    before = [(site, site.enabled) for site in sites_in(base).values()]
+    for site, _ in before:
+        site.enabled = False
+    try:
+        yield model
+    finally:
+        for site, enabled in before:
+            site.enabled = enabled
+
+
+def remove_adapters(model: Model, name: str | None = None) -> Model:
+    """Take one adapter out, or all (None). With the last one the model is what it was before the first was added.
+
+    Then no module, hook or attribute of ours is left, requires_grad flags are as before, and the LayerNorms and the
+    head have their values from before train_adapters or load_adapters, bit for bit. Removing the active adapter of
+    several leaves the bare base until set_adapter.
+
+    Returns:
+        The model itself, changed in place.
+
+    Raises:
+        ValueError: no adapters, or none of this name; the message names those there are.
+    """
+    base = unwrap(model)
+    if name is not None:
+        check_name(name)
+    state = require_state(base, name)
+    if name is None or state.active == name or len(state.configs) == 1:
+        activate(base, state, None)
+    if name is None or len(state.configs) == 1:
+        for module in [module for module in base.modules() if site_of(module) is not None]:
+            detach(module)
+        for parameter, value in base.named_parameters():
+            if parameter in state.requires_grad:
+                value.requires_grad_(state.requires_grad[parameter])
+        delattr(base, ATTRIBUTE)
+    else:
+        for site in sites_in(base).values():
+            if name in site.adapters:
+                del site.adapters[name]
+        state.configs.pop(name)
+        state.tuned.pop(name, None)
+    return model

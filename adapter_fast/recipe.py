@@ -1,0 +1,153 @@
+"""The tuning recipe of Houlsby et al. 2019 (arXiv 1902.00751): what trains, in which groups, on which schedule.
+
+Constants name their source: the paper's section, or a file of its code, google-research/adapter-bert at 1a31fc6.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from .placement.container import CHILD
+from .placement.sites import head_parameters, layer_norm_parameters
+from .placement.state import activate, claim, find_state, require_state, unwrap
+
+Model = TypeVar("Model", bound=nn.Module)
+
+LEARNING_RATE = 3e-4  # adapter-bert README, the MRPC command; one of the paper's sweep
+LEARNING_RATES = (3e-5, 3e-4, 3e-3)  # section 3.2, the sweep on GLUE
+EPOCHS = (3, 20)  # section 3.2, the sweep on GLUE
+BATCH_SIZE = 32  # section 3.1
+WARMUP_SHARE = 0.1  # section 3.1: linear over the first 10 % of the steps, then linear to zero
+WEIGHT_DECAY = 0.01  # adapter-bert optimization.py, create_optimizer: adapters too, LayerNorms and biases not
+MAX_GRAD_NORM = 1.0  # adapter-bert optimization.py, clip_by_global_norm
+ADAM_BETAS = (0.9, 0.999)  # adapter-bert optimization.py
+ADAM_EPSILON = 1e-6  # adapter-bert optimization.py; unlike torch's AdamW its Adam has no bias correction
+
+
+def _head_of(model: nn.Module) -> list[str]:
+    head = head_parameters(model)
+    if not head:
+        raise ValueError(
+            f"{type(model).__name__} has no task head (classifier, qa_outputs): pass head=False, or a model with one"
+        )
+    return head
+
+
+def _train_only(model: nn.Module, names: set[str]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+
+
+def train_adapters(model: Model, name: str = "default", *, layer_norms: bool = True, head: bool = True) -> Model:
+    """Freeze the model but the named adapter, all LayerNorms and the head, and activate the adapter (section 2).
+
+    LayerNorms are the encoder's, the embeddings' included. The head is what a task newly initialises (RoBERTa's and
+    ELECTRA's classifier.dense and DistilBERT's pre_classifier included); the pooler stays frozen, as in adapter-bert.
+    LayerNorms and head trained so belong to this adapter: save_adapters stores them, set_adapter switches them, and
+    remove_adapters gives back their values from before.
+
+    Args:
+        model: a model with an adapter of this name.
+        name: the adapter to train.
+        layer_norms: False leaves the LayerNorms frozen.
+        head: False leaves the head frozen; needed for a model without one.
+
+    Returns:
+        The model itself, changed in place; unchanged where an error is raised.
+
+    Raises:
+        ValueError: no adapter of this name, or head=True on a model without a known head.
+    """
+    base = unwrap(model)
+    state = require_state(base, name)
+    own = (layer_norm_parameters(base) if layer_norms else []) + (_head_of(base) if head else [])
+    activate(base, state, name)
+    claim(base, state, name, own)
+    adapter = [parameter for parameter, _ in base.named_parameters() if f".{CHILD}.adapters.{name}." in parameter]
+    _train_only(base, {*adapter, *own})
+    return model
+
+
+def _refuse_adapters(model: nn.Module, function: str) -> None:
+    state = find_state(model)
+    if state is not None:
+        raise ValueError(f"{function} is a baseline without adapters: remove {state.names()} first")
+
+
+def train_head_only(model: Model) -> Model:
+    """Freeze the model but its head: a baseline. Returns the model; ValueError without a head or with adapters."""
+    base = unwrap(model)
+    _refuse_adapters(base, "train_head_only")
+    _train_only(base, set(_head_of(base)))
+    return model
+
+
+def train_all(model: Model) -> Model:
+    """Train every parameter: full fine-tuning, a baseline. Returns the model; ValueError with adapters."""
+    base = unwrap(model)
+    _refuse_adapters(base, "train_all")
+    _train_only(base, {name for name, _ in base.named_parameters()})
+    return model
+
+
+def optimizer_groups(model: nn.Module, weight_decay: float = WEIGHT_DECAY) -> list[dict[str, Any]]:
+    """The trained parameters in two groups for AdamW: decayed, and not decayed (LayerNorms and biases).
+
+    Raises:
+        ValueError: nothing trains.
+    """
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    seen: set[nn.Parameter] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and parameter not in seen:
+                seen.add(parameter)
+                (plain if isinstance(module, nn.LayerNorm) or name == "bias" else decayed).append(parameter)
+    if not seen:
+        raise ValueError(f"{type(model).__name__} has no parameter that trains: call train_adapters first")
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def create_optimizer(
+    model: nn.Module, learning_rate: float = LEARNING_RATE, weight_decay: float = WEIGHT_DECAY
+) -> torch.optim.AdamW:
+    """AdamW over optimizer_groups with the recipe's constants; for a Trainer: optimizers=(this, None)."""
+    groups = optimizer_groups(model, weight_decay)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON)
+
+
+def schedule_factor(step: int, total_steps: int, warmup_share: float = WARMUP_SHARE) -> float:
+    """The learning rate's factor at a step: linear 0 → 1 over the warm-up, then linear to 0 at total_steps."""
+    warmup = math.ceil(total_steps * warmup_share)
+    if step < warmup:
+        return step / warmup
+    return max(0.0, (total_steps - step) / max(1, total_steps - warmup))
+
+
+def create_scheduler(
+    optimizer: torch.optim.Optimizer, total_steps: int, warmup_share: float = WARMUP_SHARE
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """schedule_factor as a scheduler, stepped once an optimiser step; the same as Trainer's "linear"."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule_factor(step, total_steps, warmup_share))
+
+
+def training_arguments_defaults() -> dict[str, Any]:
+    """The recipe as keyword arguments of transformers.TrainingArguments (transformers 5)."""
+    return {
+        "optim": "adamw_torch",
+        "learning_rate": LEARNING_RATE,
+        "per_device_train_batch_size": BATCH_SIZE,
+        "weight_decay": WEIGHT_DECAY,
+        "adam_beta1": ADAM_BETAS[0],
+        "adam_beta2": ADAM_BETAS[1],
+        "adam_epsilon": ADAM_EPSILON,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": WARMUP_SHARE,
+        "max_grad_norm": MAX_GRAD_NORM,
+    }
