@@ -75,7 +75,7 @@ def _case(
         fn=fn,
         signature=types,
         constexprs=fixed,
-        divisible_by_16=tuple(name for name in types if name not in ("T", "scale")),
+        divisible_by_16=tuple(name for name in types if name not in ("T", "tokens_per_split", "scale")),
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         expects_tensor_core=x_dtype != "fp32" or precision == "tf32",

@@ -1,8 +1,9 @@
 """The backward in two launches: dx with the bias gradients' partial sums, then both weight gradients together.
 
 dz = scale · (dy · W_up) ⊙ slope, dx = dz · W_down (+ dy), dW_up = scale · dyᵀ · h, dW_down = dzᵀ · x,
-db_up = scale · Σ dy, db_down = Σ dz. Every sum over tokens goes to a partial slot of its own and is reduced afterwards in a fixed order:
-no atomics, the same bits every time. dy, x, dx are [T, D]; h, slope, dz [T, M]; W_down [M, D], W_up [D, M].
+db_up = scale · Σ dy, db_down = Σ dz. Every sum over tokens goes to a partial slot of its own, and the slots are reduced
+afterwards in a fixed order: no atomics, the same bits every time.
+dy, x, dx are [T, D]; h, slope, dz [T, M]; W_down [M, D], W_up [D, M].
 """
 
 import torch
@@ -15,7 +16,7 @@ from .forward import ACC_DTYPES
 from .tiles import Problem, select_tiles, split_count
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def bottleneck_dx_kernel(
     dy_ptr,
     slope_ptr,
@@ -87,7 +88,7 @@ def bottleneck_dx_kernel(
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "tokens_per_split"])
 def weight_grad_kernel(
     dy_ptr,
     x_ptr,

@@ -11,7 +11,7 @@ from .blocks import contract, finish
 from .tiles import LaunchConfig
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def expand_kernel(
     h_ptr,
     w_ptr,

@@ -17,7 +17,7 @@ from .tiles import Problem, select_tiles
 ACC_DTYPES = {torch.float64: tl.float64}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def bottleneck_forward_kernel(
     x_ptr,
     w_down_ptr,

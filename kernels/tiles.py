@@ -2,7 +2,8 @@
 
 The number of tokens never enters: the order in which a row of y or dx is summed, and so its bits, do not depend on
 what else is in the batch. The tables come from ahead-of-time compilation (`make aot`) with Triton 3.6.0 and 3.9.0: wide
-tiles that do not spill, fit the architecture's shared memory and use its tensor cores for 16-bit products. None of them was chosen by a measurement on a GPU yet.
+tiles that do not spill, fit the architecture's shared memory and use its tensor cores for 16-bit products. None of
+them was chosen by a measurement on a GPU yet.
 """
 
 from __future__ import annotations

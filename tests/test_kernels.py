@@ -263,6 +263,13 @@ def test_large_pre_activations(activation, magnitude, backend):
     assert_case(fused_adapter, case, inputs)
 
 
+def test_relu_is_flat_at_zero_as_in_pytorch(backend):
+    case = Case(5, 8, 3, torch.float64, activation="relu", bias=False)
+    inputs = make_inputs(case)
+    inputs["x"] = torch.zeros(5, 8, dtype=torch.float64, requires_grad=True)
+    assert_case(fused_adapter, case, inputs)
+
+
 def test_small_pre_activations_keep_their_relative_accuracy():
     for activation in ACTIVATIONS:
         case = Case(16, 16, 4, torch.float32, activation=activation, residual="none", bias=False)

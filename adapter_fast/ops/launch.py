@@ -6,6 +6,7 @@ The only importer of adapter_fast.kernels; Triton itself is imported at the firs
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor

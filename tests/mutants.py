@@ -1,0 +1,218 @@
+"""Seeded faults: each must turn the test it names red. Run by test_mutants.py, in `make test-all`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault: in `file`, `old` becomes `new`; the cases of `test` that `select` names must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+    select: str = ""
+
+
+KERNELS, AUTOGRAD = "tests/test_kernels.py", "tests/test_autograd.py"
+SHAPES = f"{KERNELS}::test_every_shape"
+FORMS = f"{KERNELS}::test_every_form"
+GRADCHECK = f"{AUTOGRAD}::test_gradcheck"
+
+MUTANTS = [
+    Mutant(
+        "store without its mask",
+        "kernels/blocks.py",
+        "tl.store(out_rows + offs_d[None, :], acc.to(out_rows.dtype.element_ty), mask=mask_td)",
+        "tl.store(out_rows + offs_d[None, :], acc.to(out_rows.dtype.element_ty))",
+        f"{KERNELS}::test_outputs_keep_their_halo",
+    ),
+    Mutant(
+        "load without its mask",
+        "kernels/blocks.py",
+        "a = tl.load(rows + offs_k[None, :], mask=mask_t[:, None] & mask_k[None, :], other=0.0)",
+        "a = tl.load(rows + offs_k[None, :])",
+        f"{KERNELS}::test_outputs_keep_their_halo",
+    ),
+    Mutant(
+        "strides of W_up swapped",
+        "kernels/forward.py",
+        "            w_up_ptr,\n            1,\n            M,",
+        "            w_up_ptr,\n            D,\n            1,",
+        SHAPES,
+        "interpreter and 65-130-65 and dtype1",
+    ),
+    Mutant(
+        "row offset in 32 bits",
+        "kernels/forward.py",
+        "first_t = (pid // tiles_m).to(tl.int64) * BLOCK_T",
+        "first_t = (pid // tiles_m) * BLOCK_T",
+        f"{KERNELS}::test_rows_beyond_two_to_the_31_elements",
+    ),
+    Mutant(
+        "residual forgotten in dx",
+        "kernels/backward.py",
+        "        ADD_DY=add_dy,\n",
+        "        ADD_DY=False,\n",
+        GRADCHECK,
+        "interpreter and gelu-x-True",
+    ),
+    Mutant(
+        "relu's slope one at zero",
+        "kernels/activations.py",
+        "return tl.where(z <= 0.0, 0.0, 1.0).to(z.dtype)",
+        "return tl.where(z < 0.0, 0.0, 1.0).to(z.dtype)",
+        f"{KERNELS}::test_relu_is_flat_at_zero_as_in_pytorch",
+        "interpreter",
+    ),
+    Mutant(
+        "tanh-GELU for erf-GELU",
+        "kernels/activations.py",
+        "        h = gelu(z)\n",
+        "        h = gelu_tanh(z)\n",
+        FORMS,
+        "interpreter and gelu-x-True-dtype0",
+    ),
+    Mutant(
+        "bias added twice",
+        "kernels/blocks.py",
+        "acc += tl.load(bias_ptr + offs_d, mask=mask_d, other=0.0).to(acc.dtype)[None, :]",
+        "acc += 2 * tl.load(bias_ptr + offs_d, mask=mask_d, other=0.0).to(acc.dtype)[None, :]",
+        FORMS,
+        "interpreter and gelu-x-True-dtype0",
+    ),
+    Mutant(
+        "gradients without the activation's slope",
+        "kernels/backward.py",
+        "dz = dh * slope * scale",
+        "dz = dh * scale",
+        GRADCHECK,
+        "interpreter and gelu-x-True",
+    ),
+    Mutant(
+        "scale missing in dz",
+        "kernels/backward.py",
+        "dz = dh * slope * scale",
+        "dz = dh * slope",
+        GRADCHECK,
+        "interpreter and gelu-x-True",
+    ),
+    Mutant(
+        "scale missing in dW_up",
+        "adapter_fast/ops/launch.py",
+        "_reduce(dw_up, scale, weight_dtype)",
+        "_reduce(dw_up, 1.0, weight_dtype)",
+        GRADCHECK,
+        "interpreter and gelu-x-True",
+    ),
+    Mutant(
+        "slope of the activated value",
+        "kernels/forward.py",
+        "slope = activation_slope(z, ACTIVATION)",
+        "slope = activation_slope(activate(z, ACTIVATION), ACTIVATION)",
+        GRADCHECK,
+        "interpreter and gelu-x-True",
+    ),
+    Mutant(
+        "accumulation in float16",
+        "kernels/forward.py",
+        '"ACC_DTYPE": ACC_DTYPES.get(x.dtype, tl.float32)',
+        '"ACC_DTYPE": ACC_DTYPES.get(x.dtype, tl.float16)',
+        SHAPES,
+        "interpreter and (130-100-128 or 65-130-65) and dtype2",
+    ),
+    Mutant(
+        "one row too many",
+        "kernels/forward.py",
+        "mask_t = offs_t < T - first_t",
+        "mask_t = offs_t <= T - first_t",
+        f"{KERNELS}::test_outputs_keep_their_halo",
+    ),
+    Mutant(
+        "last tile of the bottleneck lost",
+        "kernels/forward.py",
+        "triton.cdiv(T, config.BLOCK_T) * triton.cdiv(M, config.BLOCK_M)",
+        "triton.cdiv(T, config.BLOCK_T) * max(1, M // config.BLOCK_M)",
+        SHAPES,
+        "interpreter and 70-33-257 and dtype1",
+    ),
+    Mutant(
+        "last tile of the hidden dimension lost",
+        "kernels/blocks.py",
+        "for start_k in range(0, K, BLOCK_K):",
+        "for start_k in range(0, K // BLOCK_K * BLOCK_K, BLOCK_K):",
+        SHAPES,
+        "interpreter and 130-100-128 and dtype1",
+    ),
+    Mutant(
+        "a slot of the weight gradients never written",
+        "kernels/backward.py",
+        "weight_grad_kernel[(tiles * splits,)]",
+        "weight_grad_kernel[(tiles * max(1, splits - 1),)]",
+        f"{KERNELS}::test_several_runs_of_tokens_and_a_ragged_last_one",
+    ),
+    Mutant(
+        "every tile written to the first rows",
+        "kernels/forward.py",
+        "y_rows = y_ptr + first_t * D + offs_t[:, None] * D",
+        "y_rows = y_ptr + offs_t[:, None] * D",
+        SHAPES,
+        "interpreter and 130-100-128 and dtype1",
+    ),
+    Mutant(
+        "db_up summed over dx",
+        "kernels/blocks.py",
+        "tl.sum(added, axis=0)",
+        "tl.sum(acc, axis=0)",
+        GRADCHECK,
+        "interpreter and gelu-x-True",
+    ),
+    Mutant(
+        "runs of tokens overlap",
+        "kernels/backward.py",
+        "tl.minimum(tokens_per_split - start_t, T - first_t)",
+        "T - first_t",
+        f"{KERNELS}::test_outputs_keep_their_halo",
+    ),
+    Mutant(
+        "no gradient for a separate residual",
+        "adapter_fast/autograd.py",
+        "dy if need_residual else None",
+        "None",
+        GRADCHECK,
+        "interpreter and gelu-tensor-True",
+    ),
+    Mutant(
+        "second derivatives silently zero",
+        "adapter_fast/autograd.py",
+        "dy = dy.detach().requires_grad_()",
+        "pass",
+        f"{AUTOGRAD}::test_second_derivatives_are_refused",
+    ),
+    Mutant(
+        "x saved though nobody needs it",
+        "adapter_fast/autograd.py",
+        "x if need_w_down else None",
+        "x",
+        f"{AUTOGRAD}::test_saves_only_what_the_gradients_need",
+    ),
+    Mutant(
+        "any stride taken for rows",
+        "adapter_fast/ops/layout.py",
+        "    if x.stride(-1) != 1 and x.shape[-1] != 1:\n        return True\n",
+        "",
+        f"{KERNELS}::test_layouts",
+        "interpreter and dy and every",
+    ),
+    Mutant(
+        "the identity instead of the adapter",
+        "adapter_fast/ops/__init__.py",
+        "    y, h, slope = eager.forward(",
+        "    return x.clone(), *eager.forward(",
+        SHAPES,
+        "torch and 130-100-128 and dtype2",
+    ),
+]
