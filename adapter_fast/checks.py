@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -128,15 +130,18 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
-def _cuda_support(index: int) -> str | None:
-    """None where Triton can run on that GPU, otherwise why it cannot."""
-    import importlib.util
-
+@cache
+def _probe(index: int) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     if torch.version.hip is None and torch.cuda.get_device_capability(index) < (8, 0):
         return "the kernels need compute capability 8.0 or newer"
     return None
+
+
+def _cuda_support(index: int) -> str | None:
+    """None where Triton can run on that GPU, otherwise why it cannot."""
+    return _probe(index)
 
 
 # What torch.compiler.assume_constant_result sets, without its import of the whole compiler.

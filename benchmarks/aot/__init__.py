@@ -1,0 +1,9 @@
+"""Compiles the kernels for GPUs that are not there and reads what the compiler made: registers, spills, shared memory.
+
+    python -m benchmarks.aot                                        every case, every architecture
+    python -m benchmarks.aot --arch sm_90 --filter forward          while tuning
+    python -m benchmarks.aot --output benchmarks/results/aot        keep the readings as JSON
+
+Exit code 1 lists the cases that spill, want more shared memory than a block can have, do not assemble, or hold a
+16-bit dot that the compiler put on no tensor core.
+"""

@@ -1,0 +1,45 @@
+"""Peak bytes that a call takes above what was there before it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+
+# Else the profiler's library prints two lines on stderr each time; it reads this when it first starts.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+from torch.profiler import ProfilerActivity, profile
+
+
+def peak_bytes(call: Callable[[], object], device: str) -> int:
+    """Highest sum of live allocations during `call`, its outputs included. First calls make workspaces: warm it."""
+    return _cuda_peak(call) if device == "cuda" else _cpu_peak(call)
+
+
+def _cuda_peak(call: Callable[[], object]) -> int:
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    kept = call()
+    torch.cuda.synchronize()
+    del kept
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _cpu_peak(call: Callable[[], object]) -> int:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        kept = call()
+        del kept
+    with tempfile.TemporaryDirectory() as directory:
+        trace = Path(directory) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text("utf-8"))["traceEvents"]
+    # The exported trace is the profiler's only public view of each allocation and free on its own.
+    memory = sorted((e["ts"], i, e["args"]["Bytes"]) for i, e in enumerate(events) if e["name"] == "[memory]")
+    return max(accumulate((size for _, _, size in memory), initial=0))

@@ -1,0 +1,41 @@
+"""Packaging. The version lives in adapter_fast/__init__.py and is read, not imported: importing needs torch."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "adapter_fast/__init__.py").read_text("utf-8"), re.M)[1]
+README = HERE / "README.md"
+
+TUNE = ["accelerate>=1.1", "click>=8", "rich>=13", "scikit-learn>=1.3"]
+BENCH = ["matplotlib>=3.8", "pytest>=8", "pytest-benchmark>=5"]
+DEV = ["hypothesis>=6", "mypy>=1.11", "pytest>=8", "pytest-benchmark>=5", "ruff>=0.9", "setuptools>=64", "wheel"]
+
+setup(
+    name="adapter_fast",
+    version=VERSION,
+    description="Houlsby bottleneck adapters for Hugging Face transformers, fused in one Triton kernel",
+    long_description=README.read_text("utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    # kernels/ has no __init__.py on purpose (see kernels/README.md), so find_packages does not see it.
+    packages=[*find_packages(include=["adapter_fast", "adapter_fast.*"]), "adapter_fast.kernels"],
+    package_data={"adapter_fast": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.11",
+        'triton>=3.6; platform_system == "Linux"',
+        "transformers>=5",
+        "safetensors>=0.4.3",
+    ],
+    extras_require={"tune": TUNE, "bench": BENCH, "dev": DEV},
+    entry_points={"console_scripts": ["adapter-fast=adapter_fast.cli:main"]},
+    classifiers=[
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,208 @@
+"""The rules of traffic: who imports whom, what importing us costs, and which names are public."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import adapter_fast
+
+ROOT = Path(__file__).parents[1]
+
+# A room imports rooms before it in this list, or itself, and none after it.
+ROOMS = [
+    "kernels",
+    "reference",
+    "checks",
+    "ops",
+    "autograd",
+    "functional",
+    "config",
+    "adapter",
+    "placement",
+    "recipe",
+    "checkpoint",
+    "adapter_fast",  # the package's own __init__
+    "profiler",
+    "integrations",
+    "tasks",
+    "cli",
+    "__main__",
+    "testing",  # for tests and benchmarks: no room imports it
+]
+STDLIB = sys.stdlib_module_names
+PUBLIC = [
+    "AdapterConfig",
+    "FusedAdapter",
+    "ReferenceAdapter",
+    "adapter_summary",
+    "add_adapters",
+    "disable_adapters",
+    "fused_adapter",
+    "load_adapters",
+    "reference_adapter",
+    "remove_adapters",
+    "save_adapters",
+    "set_adapter",
+    "train_adapters",
+]
+
+
+class Imports(ast.NodeVisitor):
+    """(module's dotted name, inside a function?) for every import of a file that runs, type checking left out."""
+
+    def __init__(self, module: str, is_package: bool) -> None:
+        self.package = module if is_package else module.rpartition(".")[0]
+        self.depth = 0
+        self.found: list[tuple[str, bool]] = []
+
+    def visit_FunctionDef(self, node):
+        self.depth += 1
+        self.generic_visit(node)
+        self.depth -= 1
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_If(self, node):
+        if "TYPE_CHECKING" not in ast.unparse(node.test):
+            self.generic_visit(node)
+
+    def visit_Import(self, node):
+        self.found += [(alias.name, self.depth > 0) for alias in node.names]
+
+    def visit_ImportFrom(self, node):
+        base = node.module or ""
+        if node.level:
+            parts = self.package.split(".")
+            base = ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+        self.found += [(f"{base}.{alias.name}", self.depth > 0) for alias in node.names]
+
+
+def modules():
+    """Dotted name → path of every file of ours; kernels/ under the name it is imported by."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted((ROOT / "adapter_fast").rglob("*.py"))
+        if "kernels" not in path.parts
+    } | {f"adapter_fast.kernels.{path.stem}": path for path in sorted((ROOT / "kernels").glob("*.py"))}
+
+
+def imports(module, path):
+    visitor = Imports(module, path.name == "__init__.py")
+    visitor.visit(ast.parse(path.read_text("utf-8")))
+    return visitor.found
+
+
+def room(module):
+    """'adapter_fast.placement.sites' → 'placement'; a name that is no file of ours belongs to the package itself."""
+    parts = module.split(".")
+    if len(parts) > 1 and ((ROOT / "adapter_fast" / parts[1]).is_dir() or f"{parts[0]}.{parts[1]}" in modules()):
+        return parts[1]
+    return "adapter_fast"
+
+
+OURS = modules()
+
+
+def test_the_walk_sees_the_house():
+    assert {"adapter_fast", "adapter_fast.ops", "adapter_fast.kernels.tiles", "adapter_fast.reference"} <= set(OURS)
+    assert {room(module) for module in OURS} <= set(ROOMS)
+    source = "from . import a\nfrom .b import c\nfrom ..d import e\nimport f.g\ndef h():\n    from .i import j"
+    visitor = Imports("adapter_fast.x.y", False)
+    visitor.visit(ast.parse(source))
+    names = ["adapter_fast.x.a", "adapter_fast.x.b.c", "adapter_fast.d.e", "f.g", "adapter_fast.x.i.j"]
+    assert visitor.found == [(name, index == 4) for index, name in enumerate(names)]
+
+
+@pytest.mark.parametrize("module", OURS)
+def test_imports_go_one_way(module):
+    mine = room(module)
+    for name, _ in imports(module, OURS[module]):
+        if name.split(".")[0] != "adapter_fast" or module == "adapter_fast" or name == "adapter_fast.__version__":
+            continue
+        other = room(name)
+        assert other == mine or ROOMS.index(other) < ROOMS.index(mine), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", [module for module in OURS if room(module) == "kernels"])
+def test_kernels_import_torch_triton_and_their_siblings_by_relative_imports(module):
+    assert "adapter_fast" not in OURS[module].read_text("utf-8").replace("adapter_fast.kernels", "")
+    for name, _ in imports(module, OURS[module]):
+        assert name.split(".")[0] in {"torch", "triton", *STDLIB} or name.startswith("adapter_fast.kernels."), name
+
+
+def test_tiles_are_pure_python():
+    assert all(
+        name.split(".")[0] in STDLIB
+        for name, _ in imports("adapter_fast.kernels.tiles", OURS["adapter_fast.kernels.tiles"])
+    )
+
+
+def test_reference_imports_torch_only():
+    found = imports("adapter_fast.reference", OURS["adapter_fast.reference"])
+    assert all(name.split(".")[0] in {"torch", *STDLIB} for name, _ in found)
+
+
+def test_only_ops_imports_the_kernels_and_only_when_called():
+    for module, path in OURS.items():
+        for name, lazily in imports(module, path):
+            if name.startswith("adapter_fast.kernels") and room(module) != "kernels":
+                assert room(module) in {"ops", "testing"}, f"{module} imports {name}"
+                assert lazily, f"{module} imports {name} when it is itself imported"
+
+
+def test_no_room_needs_the_kernels_as_a_top_level_package():
+    for module, path in OURS.items():
+        assert not [name for name, _ in imports(module, path) if name.split(".")[0] == "kernels"], module
+    assert not (ROOT / "kernels/__init__.py").exists()
+    assert (ROOT / "adapter_fast/kernels").resolve() == ROOT / "kernels"
+
+
+def test_public_names_are_pinned():
+    assert sorted(adapter_fast.__all__) == PUBLIC
+    assert all(getattr(adapter_fast, name) is not None for name in PUBLIC)
+    assert set(PUBLIC) <= set(dir(adapter_fast))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = adapter_fast.no_such_name
+
+
+def python(program, **environment):
+    clean = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_brings_neither_triton_nor_transformers_and_touches_no_device():
+    program = """
+import sys, torch
+before = set(sys.modules)
+import adapter_fast
+assert adapter_fast.FusedAdapter and adapter_fast.fused_adapter
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+assert not new & {"triton", "transformers", "safetensors", "numpy"}, new
+assert not any(name.startswith("adapter_fast.kernels") for name in sys.modules)
+assert not torch.cuda.is_initialized()
+"""
+    python(program)
+
+
+def test_works_without_triton_and_without_transformers():
+    program = """
+import sys
+for name in ("triton", "transformers"):
+    sys.modules[name] = None
+import torch, adapter_fast
+x = torch.randn(5, 8, dtype=torch.float64)
+fused = adapter_fast.FusedAdapter(8, 4, dtype=torch.float64, init_std=0.5)
+plain = adapter_fast.ReferenceAdapter(8, 4, dtype=torch.float64)
+plain.load_state_dict(fused.state_dict())
+torch.testing.assert_close(fused(x), plain(x))
+fused(x).sum().backward()
+print(fused.explain(x).name)
+"""
+    assert python(program).strip() == "torch"

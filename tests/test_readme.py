@@ -1,0 +1,70 @@
+"""What the README says: its example runs, its tables are the results, its commands exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import build
+
+from benchmarks.readme import RESULTS, render
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+EXAMPLE = re.search(r"```python\n(.*?)```", README, re.S)[1]
+
+
+def test_the_example_has_eight_lines_and_runs(monkeypatch, tmp_path, capsys):
+    transformers = pytest.importorskip("transformers")
+    code = [line for line in EXAMPLE.splitlines() if line.strip()]
+    assert len(code) <= 8
+    made = []
+
+    def from_pretrained(name, num_labels):
+        made.append(build("bert", num_labels=num_labels))
+        return made[-1]
+
+    monkeypatch.setattr(transformers.AutoModelForSequenceClassification, "from_pretrained", from_pretrained)
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    exec(EXAMPLE, namespace)
+
+    model = namespace["model"]
+    assert model is made[0]
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert any("adapter" in name for name in trained) and "classifier.weight" in trained
+    assert not any("query" in name for name in trained)
+    assert "one fused launch each way" in capsys.readouterr().out
+    from adapter_fast import load_adapters
+
+    fresh = build("bert", num_labels=2)
+    load_adapters(fresh, tmp_path / "my-task")
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        assert torch.isfinite(fresh.eval()(ids).logits).all()
+
+
+def test_tables_are_the_committed_results():
+    assert render(README, RESULTS) == README, "run `python -m benchmarks.readme`"
+    assert "| adapters (fused) |" in README and "| forward+backward |" in README
+
+
+def test_a_changed_figure_would_be_seen():
+    changed = re.sub(r"(\| adapters \(fused\) \|.*?\| )0\.\d+", r"\g<1>0.999", README)
+    assert changed != README and render(changed, RESULTS) != changed
+
+
+def test_its_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in set(re.findall(r"make ([a-z-]+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_claims_no_gpu_figure_without_a_gpu_result():
+    on_gpu = [path for path in RESULTS.glob("*/*.json") if "nvidia" in path.parent.name]
+    assert on_gpu or "**On a GPU: not measured yet.**" in README
+
+
+def test_its_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
