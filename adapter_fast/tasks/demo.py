@@ -38,8 +38,8 @@ FULL_SIZE = Settings(
     max_length=64,
     train_size=1500,
     test_size=600,
-    epochs=3,
-    batch_size=32,
+    epochs=2,
+    batch_size=16,
     precision="fp32",
 )
 QUICK_SIZE = replace(FULL_SIZE, max_length=16, train_size=96, test_size=64, epochs=1, batch_size=8)
