@@ -59,7 +59,7 @@ bench: $(READY)  ## time and peak memory on this CPU, fused against reference an
 	$(PY) -m benchmarks.op --device cpu
 
 gpu-check: $(READY)  ## the GPU part of the tests
-	$(PY) -m pytest -m gpu
+	$(PY) -m pytest -m gpu tests/test_gpu.py tests/test_benchmarks.py
 
 gpu-bench: $(READY)  ## time and peak memory on the GPU, forward and forward+backward
 	$(PY) -m benchmarks.op --device cuda

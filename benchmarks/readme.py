@@ -77,7 +77,7 @@ def _demo_table(record: dict[str, Any]) -> str:
     for method, label in METHODS.items():
         run = record["methods"][method]
         lines.append(
-            f"| {label} | {run['trained']:,} ({100 * run['share']:.1f} %) | {run['accuracy']:.3f} "
+            f"| {label} | {run['trained']:,} ({100 * run['share']:.2f} %) | {run['accuracy']:.3f} "
             f"| {run['step_seconds']:.2f} | {run['peak_bytes'] / 1e6:,.0f} MB |"
         )
     fused = record["methods"]["fused"]
@@ -86,7 +86,8 @@ def _demo_table(record: dict[str, Any]) -> str:
         "",
         f"{record['device']}, torch {record['torch']}, {record['date']}; {record['seconds'] / 60:.1f} minutes in all. "
         f"{sizes['train_size']:,} training, {sizes['test_size']:,} test texts, at most {sizes['max_length']} tokens, "
-        f"{sizes['epochs']} epochs of batch {sizes['batch_size']}, one seed, nothing swept. Seconds per step: median. "
+        f"{sizes['epochs']} epochs of batch {sizes['batch_size']}, one seed, "
+        "settings from a few tries on this split. Seconds per step: median. "
         f"Peak memory: {fused['peak_meaning']}. Losses of fused and reference over the first 20 steps are within "
         f"{record['loss_difference']:.0e} of each other, relative.",
     ]

@@ -117,7 +117,20 @@ _RAGGED: _Row = {
     ("weight_grad", 32): (32, 64, 8, 1),
     ("weight_grad", 64): (32, 64, 8, 1),
 }
-_RAGGED_IEEE: _Row = _RAGGED | {(phase, m): (32, 32, 8, 1) for phase in ("forward", "dx") for m in (16, 32, 64, 128)}
+_RAGGED_IEEE: _Row = {
+    ("forward", 16): (32, 32, 8, 1),
+    ("forward", 32): (32, 32, 8, 1),
+    ("forward", 64): (16, 16, 4, 1),
+    ("forward", 128): (16, 16, 8, 1),
+    ("dx", 16): (32, 32, 8, 1),
+    ("dx", 32): (32, 32, 8, 1),
+    ("dx", 64): (16, 16, 4, 1),
+    ("dx", 128): (16, 16, 8, 1),
+    "down": (32, 32, 32, 8, 1),
+    "expand": (32, 64, 32, 8, 1),
+    ("weight_grad", 16): (32, 64, 8, 1),
+    ("weight_grad", 32): (32, 64, 8, 1),
+}
 _TABLES: dict[str, _Row] = {
     "16": _HALF,
     "16/32": _HALF,
@@ -128,6 +141,8 @@ _TABLES: dict[str, _Row] = {
     "tf32 ragged": _RAGGED,
     "ieee ragged": _RAGGED_IEEE,
 }
+
+_RAGGED_AMD: _Row = {(phase, m): (64, 32, 8, 1) for phase in ("forward", "dx") for m in (32, 64)}
 
 # Where a family departs from the table; () takes the fused form away.
 _DEPARTURES: dict[tuple[str, str], _Row] = {
@@ -142,11 +157,11 @@ _DEPARTURES: dict[tuple[str, str], _Row] = {
         ("weight_grad", 32): (64, 64, 4, 2),
     },
     ("sm_80", "tf32"): {("dx", 128): (64, 32, 8, 2)},
-    ("sm_100", "16/32"): {("forward", 16): (64, 64, 4, 2), ("forward", 32): (64, 64, 4, 2)},
+    ("sm_100", "16/32"): {("forward", 16): (64, 32, 4, 3), ("forward", 32): (64, 64, 4, 2)},
     ("sm_120", "16"): {
         ("forward", 256): (64, 32, 8, 2),
         ("dx", 256): (64, 32, 8, 2),
-        ("weight_grad", 16): (64, 64, 4, 2),
+        ("weight_grad", 16): (32, 64, 4, 2),
         ("weight_grad", 128): (32, 64, 4, 2),
     },
     ("sm_120", "16/32"): {
@@ -156,7 +171,7 @@ _DEPARTURES: dict[tuple[str, str], _Row] = {
         ("dx", 128): (128, 32, 8, 2),
         ("dx", 256): (64, 32, 8, 2),
         "down": (64, 64, 128, 8, 2),
-        ("weight_grad", 16): (64, 64, 4, 2),
+        ("weight_grad", 16): (32, 64, 4, 2),
         ("weight_grad", 128): (32, 64, 4, 2),
     },
     ("sm_120", "tf32"): {
@@ -166,6 +181,10 @@ _DEPARTURES: dict[tuple[str, str], _Row] = {
         ("dx", 256): (32, 32, 8, 2),
     },
     ("sm_120", "ieee"): {("forward", 64): (64, 16, 8, 2), "expand": (64, 64, 16, 8, 2)},
+    ("sm_120", "16/32 ragged"): {"expand": (64, 64, 32, 8, 1)},
+    ("gfx942", "16 ragged"): _RAGGED_AMD,
+    ("gfx942", "16/32 ragged"): _RAGGED_AMD | {"down": (64, 32, 64, 8, 1), "expand": (64, 64, 32, 8, 1)},
+    ("gfx942", "tf32 ragged"): _RAGGED_AMD,
     ("gfx942", "16"): {
         ("forward", 256): (64, 64, 8, 2),
         ("dx", 256): (64, 64, 8, 2),
