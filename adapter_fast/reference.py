@@ -49,7 +49,7 @@ def reference_adapter(
     Raises:
         KeyError: unknown activation. Shapes are checked by PyTorch itself.
     """
-    if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x = x.to(dtype)
         residual = residual.to(dtype) if isinstance(residual, Tensor) else residual
