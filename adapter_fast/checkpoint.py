@@ -103,7 +103,7 @@ def _collect(model: nn.Module, name: str) -> tuple[_Record, bytes]:
         library_version=__version__,
         name=name,
         model_type=str(model_type_of(model)),
-        hidden_size=sites[0].dense.out_features,
+        hidden_size=sites[0].width,
         config=config.to_dict(),
         dtype=dtypes[0],
         sites=[_short(model, site.name) for site in sites],
@@ -268,7 +268,7 @@ def _check_fits(model: nn.Module, path: Path, record: _Record, config: AdapterCo
     if model_type != record.model_type:
         raise ValueError(f"{path} is for model_type {record.model_type!r}, the model has {model_type!r}")
     sites = find_sites(model, PLACEMENTS[config.placement])
-    hidden_size = sites[0].dense.out_features
+    hidden_size = sites[0].width
     if hidden_size != record.hidden_size:
         raise ValueError(f"{path} is for hidden_size {record.hidden_size}, the model has {hidden_size}")
     names = {_short(model, site.name): site.name for site in sites}

@@ -16,6 +16,7 @@ CONFIG = AdapterConfig(8, "gelu_tanh")
 HEAD = {
     "bert": ("classifier.weight", "classifier.bias"),
     "distilbert": ("pre_classifier.weight", "pre_classifier.bias", "classifier.weight", "classifier.bias"),
+    "gpt2": ("score.weight",),
 }
 HEAD |= dict.fromkeys(
     ("roberta", "xlm-roberta", "electra"),

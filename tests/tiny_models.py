@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from adapter_fast.placement.container import sites_in
 
 HIDDEN = 32
-FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra", "gpt2")
 CLASSES = {
     "bert": "Bert",
     "roberta": "Roberta",
     "xlm-roberta": "XLMRoberta",
     "distilbert": "DistilBert",
     "electra": "Electra",
+    "gpt2": "GPT2",
 }
 
 
@@ -25,6 +26,8 @@ def build(family: str = "bert", task: str = "ForSequenceClassification", **overr
     prefix = CLASSES[family]
     if family == "distilbert":
         sizes = {"dim": HIDDEN, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
+    elif family == "gpt2":
+        sizes = {"n_embd": HIDDEN, "n_layer": 2, "n_head": 4, "n_inner": 48, "n_positions": 40, "pad_token_id": 0}
     else:
         sizes = {
             "hidden_size": HIDDEN,
@@ -38,8 +41,9 @@ def build(family: str = "bert", task: str = "ForSequenceClassification", **overr
     torch.manual_seed(0)
     model = getattr(transformers, f"{prefix}{task}")(config).eval()
     with torch.no_grad():
+        norms = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)}
         for name, parameter in model.named_parameters():
-            if "norm" in name.lower() or name.endswith("bias"):
+            if name in norms or name.endswith("bias"):
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return model
 

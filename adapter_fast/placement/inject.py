@@ -49,7 +49,7 @@ def _weight_dtype(config: AdapterConfig, base: torch.dtype) -> torch.dtype:
 def _build(site: Site, config: AdapterConfig) -> nn.Module:
     weight = site.dense.weight
     adapter = _IMPLEMENTATIONS[config.implementation](
-        site.dense.out_features,
+        site.width,
         config.bottleneck,
         activation=config.activation,
         scale=config.scale,
@@ -69,7 +69,7 @@ def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> 
     parallel) run their own adapters.
 
     Args:
-        model: a BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ELECTRA of transformers 5, with or without a task head.
+        model: a BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ELECTRA or GPT-2 of transformers 5, with or without a head.
         config: shape, placement, implementation. Each adapter is made on its site's device, in config.dtype; "auto"
             is the base's dtype, but float32 over a 16-bit or quantised base. Its output has the activations' dtype.
         name: a new name, without a dot.

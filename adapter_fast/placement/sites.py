@@ -14,7 +14,7 @@ class SubLayer:
     """A sub-layer's modules, named relative to its layer."""
 
     hook: str  # its output is the sub-layer's output after dropout, before residual and LayerNorm
-    dense: str  # the nn.Linear that produces that output: gives width, device and dtype
+    dense: str  # the linear layer that produces that output: gives width, device and dtype
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,12 @@ class Site:
     name: str
     kind: str
     module: nn.Module
-    dense: nn.Linear
+    dense: nn.Linear  # GPT-2's is transformers' Conv1D: a linear layer with the weight transposed, and nf outputs
+
+    @property
+    def width(self) -> int:
+        """d, the width of the hooked output."""
+        return self.dense.nf if hasattr(self.dense, "nf") else self.dense.out_features  # type: ignore[return-value]
 
 
 # The pooler (bert.pooler.dense) is in no row: adapter-bert freezes it. What the libraries newly initialise for a task
@@ -81,6 +86,14 @@ FAMILIES: dict[str, Family] = {
             r"(?:.+\.)?transformer\.layer\.\d+\.output_layer_norm",
         ),
         head=(*_HEAD, r"pre_classifier"),
+    ),
+    # The language model's lm_head is tied to the embedding: pretrained, so no head of a task.
+    "gpt2": Family(
+        layer=r"(?:.+\.)?h\.\d+",
+        attention=SubLayer(hook="attn.resid_dropout", dense="attn.c_proj"),
+        feed_forward=SubLayer(hook="mlp.dropout", dense="mlp.c_proj"),
+        layer_norms=(r"(?:.+\.)?h\.\d+\.ln_(?:1|2|cross_attn)", r"(?:.+\.)?ln_f"),
+        head=(*_HEAD, r"score", r"multiple_choice_head"),
     ),
 }
 

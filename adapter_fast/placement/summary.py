@@ -55,7 +55,7 @@ class AdapterSummary:
 
 
 def _summarize_site(place: Site, site: AdapterSite) -> SiteSummary:
-    d = place.dense.out_features
+    d = place.width
     adapter = site.adapters[site.active] if site.active is not None else None
     bottleneck = getattr(adapter, "bottleneck", None)
     if adapter is None:
