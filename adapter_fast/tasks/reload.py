@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoint import load_adapters
-from .models import load_model, quiet_transformers
+from ..profiler.quiet import quiet_transformers
+from .models import load_model
 from .settings import Settings
 from .splits import load_task
 from .trainer import Encoded, Report, build_trainer

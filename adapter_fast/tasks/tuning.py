@@ -19,8 +19,9 @@ from transformers import set_seed
 from .. import __version__
 from ..checkpoint import save_adapters
 from ..placement import adapter_summary
+from ..profiler.quiet import quiet_transformers
 from .errors import UserError
-from .models import check_max_length, load_model, prepare, quiet_transformers
+from .models import check_max_length, load_model, prepare
 from .settings import ADAPTER_METHODS, Settings, differences
 from .splits import load_task
 from .trainer import Encoded, Report, TuningTrainer, build_trainer, median_step, precision_arguments

@@ -7,13 +7,17 @@ import tempfile
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str) -> Path:
-    """Write `text` beside `path`, then rename: a reader sees the old file or the new one, never a part."""
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """Write `content` (text as UTF-8) beside `path`, then rename: a reader sees the old file or the new, never a part.
+
+    Raises:
+        OSError: the directory or the file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

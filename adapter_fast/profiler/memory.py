@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
 import torch
-
-# Else the profiler's library prints two lines on stderr each time; it reads this when it first starts.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -33,7 +29,7 @@ def _cuda_peak(call: Callable[[], object]) -> int:
 
 
 def _cpu_peak(call: Callable[[], object]) -> int:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         kept = call()
         del kept
     with tempfile.TemporaryDirectory() as directory:

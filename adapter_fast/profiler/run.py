@@ -1,0 +1,79 @@
+"""From a request to a profile, and from a profile to its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from . import forms, machine
+from .breakdown import break_down
+from .clock import event_timer, host_timer
+from .files import write_whole
+from .latency import measure, overhead, steps_of
+from .limits import memory_errors
+from .picture import draw
+from .report import Profile, as_json, describe, floors
+from .request import ProfileError, Request
+from .roofline import measure_ceilings
+from .subject import prepare
+from .trace import write_trace
+
+TRACED = 10
+STAGES = ("loading", "timing", "tracing")
+
+
+def total_steps(request: Request) -> int:
+    """How often run_profile calls its `tick`."""
+    return 2 + steps_of(request) + TRACED + 1
+
+
+def run_profile(request: Request, tick: Callable[[str], object] = lambda stage: None) -> Profile:
+    """Measure what the request asks for. On a CPU the number of threads is pinned for the whole process.
+
+    tick: called total_steps(request) times with the stage that the step belongs to, between measurements.
+
+    Raises:
+        ProfileError: bad input, or something the machine cannot do; one line.
+    """
+    if request.device == "cpu":
+        machine.pin_threads()
+    with memory_errors(request):
+        subject = prepare(request)
+        tick("loading")
+        timer = event_timer if request.device == "cuda" else host_timer
+        ceilings = measure_ceilings(request.device, getattr(torch, request.dtype), timer)
+        tick("loading")
+        sides = measure(request, subject, partial(tick, "timing"))
+        about = describe(request, subject)
+        with torch.no_grad():
+            call = forms.eager(subject.model, subject.inputs)
+            breakdown = break_down(subject.model, call, request.device, TRACED, partial(tick, "tracing"))
+    return Profile(
+        request=request,
+        about=about,
+        sides=sides,
+        overhead=overhead(sides["adapters"].samples, sides["bare"].samples),
+        breakdown=breakdown,
+        adapters=floors(request, subject.model, breakdown, ceilings),
+        ceilings=ceilings,
+    )
+
+
+def write_profile(profile: Profile, output: Path) -> list[Path]:
+    """profile.json, breakdown.png, breakdown.svg and trace.json in `output`, each whole or not at all.
+
+    Raises:
+        OSError: `output` cannot be written.
+        ProfileError: the trace is one that Perfetto could not read; the other files are there.
+    """
+    text = json.dumps(as_json(profile), indent=1, ensure_ascii=False) + "\n"
+    paths = [write_whole(output / "profile.json", text)]
+    paths += [write_whole(output / f"breakdown.{suffix}", draw(profile, suffix)) for suffix in ("png", "svg")]
+    try:
+        return [*paths, write_trace(profile.breakdown.trace, output / "trace.json")]
+    except ValueError as error:
+        raise ProfileError(f"{error}: Perfetto could not read it all, so it is not written") from error
