@@ -1,78 +1,61 @@
-"""The shapes we time, and random tensors for them: one factory for every suite."""
+"""The shapes the op is measured at: one grid a suite and device. Inputs are the tests' own (adapter_fast.testing)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
+
+from adapter_fast.profiler.roofline import Shape
+from adapter_fast.testing import Case
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass(frozen=True)
-class OpCase:
-    """One adapter call: T tokens, hidden size d, bottleneck m, one dtype for x and the weights."""
-
-    tokens: int
-    hidden: int
-    bottleneck: int
-    dtype: str = "float32"
-    activation: str = "gelu"
-
-    @property
-    def name(self) -> str:
-        """As it stands in tables and result files."""
-        return f"T{self.tokens}-d{self.hidden}-m{self.bottleneck}-{self.dtype}"
-
-    def make(self, device: str, seed: int = 0) -> OpInputs:
-        """Fresh random tensors. Weights are scaled by fan-in, so that the adapter's branch is as large as x."""
-        generator = torch.Generator(device).manual_seed(seed)
-        T, d, m = self.tokens, self.hidden, self.bottleneck
-
-        def normal(*shape: int, std: float = 1.0) -> Tensor:
-            made = torch.randn(*shape, device=device, generator=generator) * std
-            return made.to(DTYPES[self.dtype])
-
-        return OpInputs(
-            x=normal(T, d).requires_grad_(),
-            w_down=normal(m, d, std=d**-0.5).requires_grad_(),
-            b_down=normal(m).requires_grad_(),
-            w_up=normal(d, m, std=m**-0.5).requires_grad_(),
-            b_up=normal(d).requires_grad_(),
-            dy=normal(T, d),
-        )
+def name_of(case: Case) -> str:
+    """As it stands in tables and result files: T16384-d768-m64-bfloat16, with -w32 where the weights are float32."""
+    mixed = "" if case.weight_dtype in (None, case.dtype) else f"-w{8 * case.weight_dtype.itemsize}"
+    return f"T{case.T}-d{case.d}-m{case.m}-{dtype_name(case)}{mixed}"
 
 
-@dataclass
-class OpInputs:
-    """What one call takes, and the gradient that its backward is given."""
-
-    x: Tensor
-    w_down: Tensor
-    b_down: Tensor
-    w_up: Tensor
-    b_up: Tensor
-    dy: Tensor
-
-    @property
-    def leaves(self) -> tuple[Tensor, ...]:
-        """The call's own arguments, in order; all of them want a gradient."""
-        return self.x, self.w_down, self.b_down, self.w_up, self.b_up
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all of them."""
-        return sum(tensor.nbytes for tensor in (*self.leaves, self.dy))
+def dtype_name(case: Case) -> str:
+    """The dtype of x, as torch writes it."""
+    return str(case.dtype).removeprefix("torch.")
 
 
-def op_cases(device: str, quick: bool) -> list[OpCase]:
-    """The grid of one device; `quick` is one small case, to see that everything runs."""
-    if device == "cuda":
-        if quick:
-            return [OpCase(2048, 768, 64, "bfloat16")]
-        sizes = [(T, d, m) for d in (768, 1024, 4096) for m in (64, 16, 256) for T in (128, 2048, 16384)]
-        return [OpCase(T, d, m, "bfloat16") for T, d, m in sizes]
+def shape_of(case: Case) -> Shape:
+    """What the roofline asks of a case."""
+    return Shape(case.T, case.d, case.m, case.dtype.itemsize, (case.weight_dtype or case.dtype).itemsize)
+
+
+def op_cases(device: str, dtype: str | None = None, quick: bool = False) -> list[Case]:
+    """The grid of the op suite, the cases that matter most first; `quick` is one small case, to see that all runs.
+
+    Args:
+        device: "cpu" or "cuda". dtype: a key of DTYPES; by default bfloat16 on a GPU and float32 on a CPU.
+    """
+    kind = DTYPES[dtype or ("bfloat16" if device == "cuda" else "float32")]
     if quick:
-        return [OpCase(256, 128, 16)]
-    return [OpCase(4096, 768, 64), OpCase(4096, 768, 16), OpCase(1024, 1024, 64)]
+        sizes = [(2048, 768, 64)] if device == "cuda" else [(256, 128, 16)]
+    elif device == "cuda":
+        sizes = [(16384, d, 64) for d in (768, 1024, 4096)]
+        sizes += [(T, d, m) for d in (768, 1024, 4096) for m in (64, 16, 256) for T in (16384, 2048, 128)]
+        sizes += [(65536, 1024, 64)]
+    else:
+        sizes = [(T, 768, m) for m in (64, 16) for T in (4096, 1024, 256)]
+    cases = [Case(*size, dtype=kind, device=device) for size in dict.fromkeys(sizes)]
+    if device == "cuda" and kind != torch.float32 and not quick:
+        # The usual training set-up: 16-bit activations over float32 weights.
+        mixed = Case(16384, 768, 64, dtype=kind, weight_dtype=torch.float32, device=device)
+        cases.insert(3, mixed)
+    return cases
+
+
+def memory_cases(device: str, dtype: str | None = None, quick: bool = False) -> list[Case]:
+    """The grid of the memory suite: what one adapter takes while training."""
+    kind = DTYPES[dtype or ("bfloat16" if device == "cuda" else "float32")]
+    if quick:
+        sizes = [(256, 128, 16)]
+    elif device == "cuda":
+        sizes = [(T, d, m) for T, d in ((16384, 768), (65536, 768), (16384, 4096)) for m in (16, 64, 256)]
+    else:
+        sizes = [(T, 768, m) for T in (1024, 4096) for m in (16, 64, 256)]
+    return [Case(*size, dtype=kind, device=device) for size in sizes]

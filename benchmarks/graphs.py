@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from benchmarks.cases import OpCase, OpInputs
+from adapter_fast.profiler.clock import event_timer
 
 LEAST_CALLS = 8
-MOST_SETS = 1024
 
 
-def rotation(case: OpCase, device: str = "cuda") -> list[OpInputs]:
-    """Sets of inputs that fill the second-level cache three times, so that each call finds its own set evicted."""
-    first = case.make(device)
-    cache = torch.cuda.get_device_properties(device).L2_cache_size
-    count = min(MOST_SETS, max(2, math.ceil(3 * cache / first.nbytes)))
-    return [first, *(case.make(device, seed) for seed in range(1, count))]
+@dataclass
+class Captured:
+    """A graph that holds `calls` calls; `kept` keeps alive what its replays read and write."""
+
+    graph: torch.cuda.CUDAGraph
+    calls: int
+    kept: list[Any]
+
+    def sample(self) -> float:
+        """Microseconds a call, in one replay."""
+        return event_timer(self.graph.replay) / self.calls
 
 
-def capture(function: Callable[[OpInputs], object], sets: Sequence[OpInputs]) -> tuple[torch.cuda.CUDAGraph, int]:
-    """A graph of `function` over the sets in turn, at least eight calls, and how many calls it holds."""
+def capture(prepare: Callable[[Any], Any], run: Callable[[Any], Any], sets: Sequence[Any]) -> Captured:
+    """Capture run(prepare(inputs)) over the sets in turn, at least eight calls; only `run` is in the graph.
+
+    `prepare` (the forward pass, where only the backward is measured) goes on the stream that is captured later, since
+    autograd runs a backward pass on the stream of its forward.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for inputs in islice(cycle(sets), 3):
-            function(inputs)
-    torch.cuda.current_stream().wait_stream(stream)
+        states = [prepare(inputs) for inputs in sets]
+        for state in states[:3]:
+            run(state)
+    torch.cuda.synchronize()
     graph, calls = torch.cuda.CUDAGraph(), max(LEAST_CALLS, len(sets))
     # Outputs stay alive until the capture ends: else each call would write where the last one wrote, in cache.
-    kept = []
-    with torch.cuda.graph(graph):
-        for inputs in islice(cycle(sets), calls):
-            kept.append(function(inputs))
-            del kept[: -len(sets)]
-    return graph, calls
+    kept: list[Any] = []
+    with torch.cuda.graph(graph, stream=stream):
+        for number in range(calls):
+            kept.append(run(states[number % len(states)]))
+            del kept[: -len(states)]
+    graph.replay()
+    torch.cuda.synchronize()
+    return Captured(graph, calls, [states, kept])

@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 
-from benchmarks.provenance import ROOT
+from adapter_fast.benchmarks.provenance import CHECKOUT
 
 PROGRAM = "import time, torch; start = time.perf_counter(); import adapter_fast; print(time.perf_counter() - start)"
 
@@ -14,7 +14,9 @@ PROGRAM = "import time, torch; start = time.perf_counter(); import adapter_fast;
 def seconds(runs: int = 7) -> list[float]:
     """Seconds of the import on top of torch's, each in a fresh interpreter; the first one warms the disk's cache."""
     command = [sys.executable, "-c", PROGRAM]
-    outputs = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True) for _ in range(runs + 1)]
+    outputs = [
+        subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True) for _ in range(runs + 1)
+    ]
     return [float(output.stdout) for output in outputs[1:]]
 
 

@@ -1,112 +1,100 @@
-"""Result rows: one format for every suite, written whole or not at all."""
+"""Result rows: one format for every suite, written whole or not at all, and read only in that format."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from benchmarks.cases import OpCase
-from benchmarks.files import write_whole
-from benchmarks.harness import Spread
-from benchmarks.provenance import slug
+from adapter_fast.profiler.files import write_whole
+from adapter_fast.profiler.machine import slug
+
+
+class ResultsError(ValueError):
+    """A results file that cannot be used: names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure, as ../shared/design.md has it."""
+    """One figure. The fields up to `date` are those of ../shared/design.md, in its order; the rest is ours.
 
-    suite: str
+    A provider that could not run has None for its figures and the reason in `note`.
+    """
+
+    suite: str  # op, model, memory or latency
     case: str
     provider: str
-    phase: str
-    mode: str
+    phase: str  # forward, backward, forward+backward or step
+    mode: str  # eager, graph-cold or graph-hot
     dtype: str
     tokens: int
     hidden: int
     bottleneck: int
-    us_p20: float
-    us_p50: float
-    us_p80: float
-    peak_bytes: int
-    floor_us: float
-    copy_gbps: float
+    us_p20: float | None
+    us_p50: float | None
+    us_p80: float | None
+    peak_bytes: int | None  # above what was there before the call, after warm-up
+    floor_us: float | None  # of a model: the bare model's median plus the floor of its adapters
+    copy_gbps: float  # of this run: bytes read and written
     device: str
     torch: str
     triton: str
     transformers: str
     commit: str
     date: str
+    us_p90: float | None = None
+    us_p99: float | None = None
+    versus: str = ""  # "faster", "slower" or "same" as the reference of this case, phase and mode, by paired samples
+    parameters: int | None = None  # added to the bare model, or of the adapter
+    tflops: float | None = None  # matrix rate of this run
+    clock_mhz: int | None = None  # SM clock and temperature after the case; None on a CPU
+    celsius: int | None = None
+    samples: int = 0
+    note: str = ""  # which torch.compile mode was fastest, how a peer differs, or why it could not run
+
+    @property
+    def ran(self) -> bool:
+        """Whether there is a figure, of time or of memory."""
+        return self.us_p50 is not None or self.peak_bytes is not None
 
 
-def op_row(
-    case: OpCase,
-    provider: str,
-    phase: str,
-    mode: str,
-    times: Spread,
-    peak_bytes: int,
-    floor_us: float,
-    copy_gbps: float,
-    origin: dict[str, str],
-) -> Row:
-    """A row of the suite "op"; times are rounded to what the clock can tell."""
-    return Row(
-        suite="op",
-        case=case.name,
-        provider=provider,
-        phase=phase,
-        mode=mode,
-        dtype=case.dtype,
-        tokens=case.tokens,
-        hidden=case.hidden,
-        bottleneck=case.bottleneck,
-        us_p20=round(times.p20, 2),
-        us_p50=round(times.p50, 2),
-        us_p80=round(times.p80, 2),
-        peak_bytes=peak_bytes,
-        floor_us=round(floor_us, 2),
-        copy_gbps=round(copy_gbps, 1),
-        **origin,
-    )
+NAMES = tuple(field.name for field in fields(Row))
 
 
-def write_rows(rows: list[Row], directory: Path) -> Path:
-    """<directory>/<device-slug>/<suite>.json, all rows of one device and one suite."""
-    [(device, suite)] = {(row.device, row.suite) for row in rows}
-    text = ",\n".join(json.dumps(asdict(row)) for row in rows)
-    return write_whole(directory / slug(device) / f"{suite}.json", f"[\n{text}\n]\n")
+def path_of(directory: Path, device: str, suite: str) -> Path:
+    """<directory>/<device-slug>/<suite>.json."""
+    return directory / slug(device) / f"{suite}.json"
 
 
-def table(rows: list[Row]) -> str:
-    """What a person reads: a block a shape, each provider beside the reference of the same phase and mode."""
-    head = ("phase", "mode", "provider", "µs", "p20 … p80", "× reference", "% of floor", "peak MB", "of reference")
-    lines = []
-    for case in dict.fromkeys(row.case for row in rows):
-        mine = [row for row in rows if row.case == case]
-        cells = [head, *(_cells(row, _reference(row, mine)) for row in mine)]
-        widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
-        lines += ["", f"{case}"]
-        for line in cells:
-            padded = (c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-            lines.append("  " + "  ".join(padded).rstrip())
-    return "\n".join(lines)
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a file; ResultsError where it is not JSON, or of another schema."""
+    try:
+        records = json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ResultsError(f"{path}: not a results file ({str(error).splitlines()[0]})") from error
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ResultsError(f"{path}: expected a list of rows, got {type(records).__name__}")
+    for number, record in enumerate(records):
+        missing, unknown = [n for n in NAMES if n not in record], [n for n in record if n not in NAMES]
+        if missing or unknown:
+            parts = [f"{what} {', '.join(names)}" for what, names in (("lacks", missing), ("has", unknown)) if names]
+            raise ResultsError(
+                f"{path}: row {number} is of another schema ({'; '.join(parts)}): measure again without --resume"
+            )
+    return [Row(**record) for record in records]
 
 
-def _reference(row: Row, rows: list[Row]) -> Row | None:
-    same = (r for r in rows if (r.provider, r.phase, r.mode) == ("reference", row.phase, row.mode))
-    return next(same, None)
+def write_rows(rows: Iterable[Row], path: Path) -> Path:
+    """The file of one device and one suite, a row a line."""
+    text = ",\n".join(json.dumps(asdict(row), ensure_ascii=False) for row in rows)
+    return write_whole(path, f"[\n{text}\n]\n")
 
 
-def _cells(row: Row, reference: Row | None) -> tuple[str, ...]:
-    return (
-        row.phase,
-        row.mode,
-        row.provider,
-        f"{row.us_p50:.1f}",
-        f"{row.us_p20:.1f} … {row.us_p80:.1f}",
-        f"{reference.us_p50 / row.us_p50:.2f}" if reference else "",
-        f"{100 * row.floor_us / row.us_p50:.0f}",
-        f"{row.peak_bytes / 1e6:.2f}",
-        f"{row.peak_bytes / reference.peak_bytes:.2f}" if reference and reference.peak_bytes else "",
-    )
+def merge(old: Iterable[Row], new: Iterable[Row], order: list[str]) -> list[Row]:
+    """`old` with the cases of `new` in place of its own; cases in `order`, those that it lacks at the end."""
+    new = list(new)
+    measured = {row.case for row in new}
+    rows = [*(row for row in old if row.case not in measured), *new]
+    rank = {case: place for place, case in enumerate(order)}
+    return sorted(rows, key=lambda row: rank.get(row.case, len(order)))

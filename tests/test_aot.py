@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.aot import resources
-from benchmarks.aot.gate import Reading, faults
-from benchmarks.aot.report import offenders, table, write_json
-from benchmarks.aot.targets import ARCHS
+from adapter_fast.benchmarks.aot import resources
+from adapter_fast.benchmarks.aot.gate import Reading, faults
+from adapter_fast.benchmarks.aot.report import offenders, table, write_json
+from adapter_fast.benchmarks.aot.targets import ARCHS
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,138 +1,131 @@
-"""The benchmarks measure what they say: turns, percentiles, peaks, floors, rows; and one small run end to end."""
+"""The benchmarks measure what they say: wrong results are refused, slow ones are told, rows are kept as they come."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from dataclasses import fields
+import time
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
-from benchmarks.cases import OpCase, op_cases
-from benchmarks.check import assert_correct, expected
-from benchmarks.files import write_whole
-from benchmarks.harness import Spread, interleave, repeated, spread
-from benchmarks.memory import peak_bytes
-from benchmarks.provenance import provenance, slug
-from benchmarks.roofline import floor_us, minimal_bytes
-from benchmarks.rows import Row, op_row, table, write_rows
+from adapter_fast import reference_adapter
+from adapter_fast.benchmarks import commands, ncu, runner
+from adapter_fast.benchmarks.cases import memory_cases, name_of, op_cases
+from adapter_fast.benchmarks.contender import Unavailable
+from adapter_fast.benchmarks.op_contender import TRAINING, LocalOp, input_sets
+from adapter_fast.benchmarks.op_peers import op_contenders
+from adapter_fast.benchmarks.provenance import provenance
+from adapter_fast.benchmarks.rows import NAMES, ResultsError, Row, merge, path_of, read_rows, write_rows
+from adapter_fast.benchmarks.runner import Run, WrongResult
+from adapter_fast.benchmarks.suites import SUITES, Bench, benches, campaign
+from adapter_fast.profiler.files import write_whole
+from adapter_fast.profiler.roofline import Ceilings
+from adapter_fast.testing import Case
 
 ROOT = Path(__file__).parents[1]
-FIELDS = [
-    "suite",
-    "case",
-    "provider",
-    "phase",
-    "mode",
-    "dtype",
-    "tokens",
-    "hidden",
-    "bottleneck",
-    "us_p20",
-    "us_p50",
-    "us_p80",
-    "peak_bytes",
-    "floor_us",
-    "copy_gbps",
-    "device",
-    "torch",
-    "triton",
-    "transformers",
-    "commit",
-    "date",
+AGREED = [
+    *("suite", "case", "provider", "phase", "mode", "dtype", "tokens", "hidden", "bottleneck"),
+    *("us_p20", "us_p50", "us_p80", "peak_bytes", "floor_us", "copy_gbps"),
+    *("device", "torch", "triton", "transformers", "commit", "date"),
 ]
+CASE = Case(64, 32, 8)
 
 
-def test_providers_take_turns_there_and_back():
-    seen = []
-    calls = {name: lambda name=name: seen.append(name) for name in "AB"}
-    times = interleave(calls, lambda call: call() or float(len(seen)), rounds=2)
-    assert "".join(seen) == "ABBAABBA"
-    assert times["A"].p50 == 4.5  # turns 1, 4, 5, 8
-    assert times["B"].p50 == 4.5  # turns 2, 3, 6, 7: no provider is favoured
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    """The kernels have tests of their own; a run's ceilings take a second; one thread."""
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr(runner, "measure_ceilings", lambda *_: Ceilings(10.0, 0.1))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
-def test_percentiles():
-    assert spread(range(1, 12)) == Spread(3, 6, 9)
+class Fake:
+    """A contender whose samples are given; remembers whether it was timed."""
+
+    def __init__(self, name, us=100.0, wrong=False, unavailable="", note="", modes=("eager",)):
+        self.name, self.us, self.wrong, self.unavailable, self.note = name, us, wrong, unavailable, note
+        self.modes, self.parameters, self.log = modes, 7, []
+
+    def warm(self):
+        self.log.append("warm")
+        if self.unavailable:
+            raise Unavailable(self.unavailable)
+
+    def check(self):
+        self.log.append("check")
+        if self.wrong:
+            raise AssertionError(f"{self.name}: max error 1.0")
+
+    def peak(self):
+        self.log.append("peak")
+        return 1000
+
+    def sampler(self, mode):
+        self.log.append("sampler")
+        return (lambda: self.us) if mode in self.modes else None
+
+    def close(self):
+        self.log.append("close")
 
 
-def test_repeated_gives_the_time_of_one_call():
-    calls = []
-    assert repeated(lambda: calls.append(0), 4, lambda run: run() or 20.0) == 5.0
-    assert len(calls) == 4
+def made_bench(*contenders, case="one", suite="op", modes=("eager",), phase="forward"):
+    factories = {contender.name: lambda contender=contender: contender for contender in contenders}
+    floor = lambda provider, medians, ceilings: 50.0  # noqa: E731
+    return Bench(suite, case, phase, "float32", 64, 32, 8, factories, floor, modes, 5)
 
 
-def test_peak_is_the_highest_sum_of_live_allocations():
-    def call():
-        a = torch.empty(1000, dtype=torch.uint8)
-        b = torch.empty(500, dtype=torch.uint8)
-        del a
-        c = torch.empty(700, dtype=torch.uint8)
-        return b, c
+# ---- rows and files
 
-    assert peak_bytes(call, "cpu") == 1500
-    assert peak_bytes(lambda: None, "cpu") == 0
+
+def row(case="one", provider="fused", **values):
+    bench = made_bench(Fake(provider), case=case)
+    made = Run("cpu").measure(bench)[0]
+    return replace(made, **values)
+
+
+def test_a_row_has_the_agreed_fields_first():
+    assert [field.name for field in fields(Row)][: len(AGREED)] == AGREED
+    assert list(provenance("cpu")) == AGREED[15:]
+
+
+def test_rows_are_written_and_read_back(tmp_path):
+    rows = [row(), row(provider="adapterhub", us_p50=None, note="not here")]
+    path = write_rows(rows, path_of(tmp_path, "NVIDIA H100", "op"))
+    assert path == tmp_path / "nvidia-h100/op.json"
+    assert [list(record) for record in json.loads(path.read_text())] == [list(NAMES)] * 2
+    assert read_rows(path) == rows
+    assert [file.name for file in path.parent.iterdir()] == ["op.json"]
 
 
 @pytest.mark.parametrize(
-    ("case", "phase", "microseconds"),
+    ("text", "message"),
     [
-        (OpCase(16384, 768, 64, "bfloat16"), "forward", 16.8),
-        (OpCase(16384, 4096, 64, "bfloat16"), "forward", 89.8),
-        (OpCase(16384, 768, 64, "bfloat16"), "forward+backward", 43.5),
-        (OpCase(65536, 1024, 64, "bfloat16"), "forward+backward", 230),
+        ("", "not a results file"),
+        ("{}", "expected a list of rows, got dict"),
+        ('[{"suite": "op"}]', "row 0 is of another schema \\(lacks case, provider"),
+        ('[{"colour": 1}]', "has colour"),
     ],
 )
-def test_floor_is_the_roofline_tables(case, phase, microseconds):
-    assert floor_us(case, phase, copy_gbps=3000) == pytest.approx(microseconds, rel=0.01)
+def test_a_file_of_another_schema_is_told_in_a_line(tmp_path, text, message):
+    path = tmp_path / "op.json"
+    path.write_text(text)
+    with pytest.raises(ResultsError, match=message) as caught:
+        read_rows(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_minimal_bytes_by_hand():
-    assert minimal_bytes(OpCase(10, 4, 2), "forward") == 4 * (40 + 40 + 8 + 8 + 4 + 2)
-
-
-def test_the_grids_are_the_issues():
-    grid = {(case.hidden, case.bottleneck, case.tokens) for case in op_cases("cuda", quick=False)}
-    assert grid == {(d, m, T) for d in (768, 1024, 4096) for m in (16, 64, 256) for T in (128, 2048, 16384)}
-    assert all(case.dtype == "bfloat16" for case in op_cases("cuda", quick=False))
-    assert op_cases("cpu", quick=False)[0] == OpCase(4096, 768, 64, "float32")
-
-
-def test_inputs_are_seeded_and_of_the_size_they_say():
-    case = OpCase(5, 7, 3)
-    one, same, other = case.make("cpu", 1), case.make("cpu", 1), case.make("cpu", 2)
-    assert torch.equal(one.x, same.x) and not torch.equal(one.x, other.x)
-    assert one.nbytes == 4 * (35 + 21 + 3 + 21 + 7 + 35)
-
-
-def test_a_wrong_result_is_not_timed():
-    case = OpCase(32, 16, 8)
-    inputs = case.make("cpu")
-    right = expected(case, inputs)
-    assert_correct("right", case, (right[0], right[1:]), inputs)
-    for index, name in enumerate(("y", "dx", "dw_down", "db_down", "dw_up", "db_up")):
-        wrong = list(right)
-        wrong[index] = wrong[index] * 1.001
-        with pytest.raises(AssertionError, match=f"T32-d16-m8-float32: {name}: max error"):
-            assert_correct("wrong", case, (wrong[0], wrong[1:]), inputs)
-    with pytest.raises(AssertionError, match="y: 512 of 512 elements not finite"):
-        assert_correct("wrong", case, right[0] * float("nan"), inputs)
-
-
-def row(provider="fused", p50=10.0, peak=50):
-    origin = dict.fromkeys(("torch", "triton", "transformers", "commit", "date"), "x") | {"device": "NVIDIA H100"}
-    case = OpCase(128, 768, 16, "bfloat16")
-    return op_row(case, provider, "forward", "eager", Spread(p50 - 1, p50, p50 + 1), peak, 5.0, 3000.0, origin)
-
-
-def test_rows_have_the_agreed_fields_and_are_written_whole(tmp_path):
-    assert [field.name for field in fields(Row)] == FIELDS
-    path = write_rows([row(), row("reference")], tmp_path)
-    assert path == tmp_path / "nvidia-h100" / "op.json"
-    assert [list(read) for read in json.loads(path.read_text())] == [FIELDS, FIELDS]
-    assert [file.name for file in path.parent.iterdir()] == ["op.json"]
+def test_a_case_measured_again_takes_the_place_of_its_old_rows():
+    old = [row("a"), row("a", "reference"), row("gone")]
+    new = [row("b"), row("a", us_p50=1.0)]
+    assert merge(old, new, ["a", "b"]) == [new[1], new[0], old[2]]
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
@@ -143,48 +136,400 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_table_compares_with_the_reference():
-    lines = table([row(), row("reference", p50=20.0, peak=100)]).splitlines()
-    [fused] = [line for line in lines if "fused" in line]
-    assert fused.split()[-5:] == ["11.0", "2.00", "50", "0.00", "0.50"]
+# ---- grids
 
 
-def test_provenance():
-    assert list(provenance("cpu")) == FIELDS[-6:]
-    assert slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
-    assert slug("Intel(R) Xeon(R) Processor, 2 threads") == "intel-xeon-processor-2-threads"
+def test_the_gpu_grid_is_the_issues():
+    cases = op_cases("cuda")
+    grid = {(case.d, case.m, case.T) for case in cases}
+    assert grid >= {(d, m, T) for d in (768, 1024, 4096) for m in (16, 64, 256) for T in (128, 2048, 16384)}
+    assert all(case.dtype == torch.bfloat16 for case in cases)
+    assert [name_of(case) for case in cases if case.weight_dtype] == ["T16384-d768-m64-bfloat16-w32"]
+    assert len(set(map(name_of, cases))) == len(cases)
+    assert all(case.dtype == torch.float16 for case in op_cases("cuda", "float16"))
 
 
-def run(*arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, "-m", "benchmarks.op", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_suite_has_cases_and_a_quick_form(suite, device):
+    whole, quick = benches(suite, device), benches(suite, device, quick=True)
+    assert len({bench.case for bench in quick}) <= 2 < 2 + len(whole)
+    providers = {name for bench in whole for name in bench.contenders}
+    assert {"fused", "reference", "compile", "adapterhub"} <= providers
+    assert providers <= set(commands.PROVIDERS)
+    assert all(bench.suite == suite for bench in whole)
 
 
-def test_quick_run_end_to_end(tmp_path):
-    options = ["--device", "cpu", "--quick", "--providers", "fused", "reference", "--output", str(tmp_path)]
-    done = run(*options)
-    assert done.returncode == 0, done.stderr
+def test_an_unknown_suite_names_the_known_ones():
+    with pytest.raises(ValueError, match="suite must be one of op, model, memory, latency, got 'speed'"):
+        benches("speed", "cpu")
+
+
+def test_a_campaign_is_every_suite_once():
+    def key(bench):
+        return bench.suite, bench.case, bench.phase
+
+    every = [key(bench) for suite in SUITES for bench in benches(suite, "cuda")]
+    assert sorted(map(key, campaign("cuda"))) == sorted(every)
+
+
+# ---- the op's contenders
+
+
+@pytest.mark.parametrize("phase", ["forward", "backward", "forward+backward", TRAINING])
+@pytest.mark.parametrize("provider", ["fused", "reference", "two-kernel", "compile"])
+def test_each_provider_of_the_op_is_right_and_can_be_timed_and_weighed(provider, phase):
+    factory = op_contenders(CASE, phase, autotune=False)[provider]
+    if provider == "two-kernel" and phase != "forward":
+        with pytest.raises(Unavailable, match="no backward: aten::_addmm_activation has no derivative"):
+            factory()
+        return
+    contender = factory()
+    contender.warm()
+    contender.check()
+    sample = contender.sampler("eager")
+    assert sample() > 0 and sample() > 0
+    X, y = CASE.T * CASE.d * 4, 0 if phase == "backward" else CASE.T * CASE.d * 4
+    assert y <= contender.peak() < 8 * X
+    assert contender.parameters == 2 * 32 * 8 + 32 + 8
+    contender.close()
+
+
+def test_the_note_of_compile_says_which_mode_won():
+    contender = op_contenders(CASE, "forward", autotune=True)["compile"]()
+    contender.warm()
+    modes = ("default", "max-autotune-no-cudagraphs")
+    assert contender.note in {f"mode {mode}, the fastest of 2 modes" for mode in modes}
+
+
+def test_a_compiler_that_fails_is_a_reason():
+    def broken(*_, **__):
+        raise RuntimeError("no C++ compiler\nsecond line")
+
+    with pytest.raises(Unavailable, match=r"RuntimeError: no C\+\+ compiler$"):
+        LocalOp("compile", broken, CASE, "forward").warm()
+
+
+def test_inputs_are_random_seeded_and_shared():
+    [one], [other] = input_sets(CASE), input_sets(replace(CASE, seed=1))
+    assert one.tensors["x"].std() > 0.9 and one.dy.std() > 0.9
+    assert not torch.equal(one.tensors["x"], other.tensors["x"])
+    contenders = op_contenders(CASE, "forward", autotune=False)
+    assert contenders["fused"]().sets[0].tensors["x"] is contenders["reference"]().sets[0].tensors["x"]
+
+
+def test_backward_alone_leaves_the_forward_out():
+    calls = []
+
+    def counted(*arguments, **settings):
+        calls.append(1)
+        return reference_adapter(*arguments, **settings)
+
+    contender = LocalOp("counted", counted, CASE, "backward")
+    sample = contender.sampler("eager")
+    before = len(calls)
+    sample()
+    assert len(calls) == before
+
+
+NAMES_OF_RESULTS = ("y", "d_x", "d_w_down", "d_b_down", "d_w_up", "d_b_up")
+
+
+@pytest.mark.parametrize("name", NAMES_OF_RESULTS)
+def test_every_result_is_held_against_float64(name):
+    class Wrong(torch.autograd.Function):
+        """reference_adapter with one result 0.1 % too large."""
+
+        @staticmethod
+        def forward(ctx, *tensors):
+            with torch.enable_grad():
+                leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+                y = reference_adapter(*leaves)
+            ctx.graph = y, leaves
+            return y.detach() * (1.001 if name == "y" else 1.0)
+
+        @staticmethod
+        def backward(ctx, dy):
+            y, leaves = ctx.graph
+            grads = torch.autograd.grad(y, leaves, dy, retain_graph=True)
+            return tuple(
+                grad * (1.001 if name == key else 1.0) for key, grad in zip(NAMES_OF_RESULTS[1:], grads, strict=True)
+            )
+
+    wrong = LocalOp("wrong", lambda *tensors, **_: Wrong.apply(*tensors), CASE, "forward+backward")
+    with pytest.raises(AssertionError, match=f"wrong, T64-d32-m8-float32: {name}: max error"):
+        wrong.check()
+
+
+def less_exact(*tensors, **settings):
+    """reference_adapter with half a rounding error on every element, always the same way: only the mean shows it."""
+    y = reference_adapter(*tensors, **settings)
+    return y + 1.5 * torch.finfo(y.dtype).eps * y.detach().abs().amax(-1, keepdim=True)
+
+
+def test_a_peer_that_is_right_but_less_exact_is_timed_and_says_so(monkeypatch):
+    peer = LocalOp("compile", less_exact, CASE, "forward", note="default")
+    peer.check()
+    assert peer.note == "default; y is less exact than PyTorch's own"
+    monkeypatch.setattr("adapter_fast.benchmarks.op_contender.fused_adapter", less_exact)
+    with pytest.raises(AssertionError, match=r"y: max error .* mean error"):
+        LocalOp("fused", less_exact, CASE, "forward").check()
+
+
+# ---- a run
+
+
+def test_a_wrong_result_is_refused_before_timing():
+    wrong, right = Fake("compile", wrong=True), Fake("fused")
+    rows = {row.provider: row for row in Run("cpu").measure(made_bench(right, wrong))}
+    assert wrong.log == ["warm", "check", "close"]
+    assert rows["compile"].us_p50 is None and rows["compile"].peak_bytes is None
+    assert rows["compile"].note == "refused before timing, its result is wrong: compile: max error 1.0"
+    assert rows["fused"].us_p50 == 100.0
+
+
+def test_a_tensor_that_is_wrong_is_refused_before_timing():
+    def almost(*arguments, **settings):
+        return reference_adapter(*arguments, **settings) * 1.0001
+
+    bench = made_bench(Fake("fused"), LocalOp("two-kernel", almost, CASE, "forward"))
+    [_, refused] = Run("cpu").measure(bench)
+    assert refused.us_p50 is None and refused.note.startswith("refused before timing, its result is wrong: two-kernel")
+
+
+def test_when_ours_is_wrong_nothing_of_the_case_is_written(tmp_path):
+    run = Run("cpu", output=tmp_path)
+    good, bad = made_bench(Fake("fused"), case="good"), made_bench(Fake("fused", wrong=True), case="bad")
+    with pytest.raises(WrongResult, match="fused: max error"):
+        run.run([good, bad])
     [path] = tmp_path.glob("*/op.json")
-    rows = json.loads(path.read_text())
-    assert {(r["provider"], r["phase"], r["mode"]) for r in rows} == {
-        (provider, phase, "eager") for provider in ("fused", "reference") for phase in ("forward", "forward+backward")
-    }
-    assert all(r["peak_bytes"] > 0 and r["floor_us"] > 0 and r["us_p20"] <= r["us_p50"] <= r["us_p80"] for r in rows)
-    assert "1 thread" in done.stdout
+    assert {row.case for row in read_rows(path)} == {"good"}
+
+
+def test_a_provider_a_fifth_slower_is_reported_as_slower_in_five_runs_of_five():
+    def slowed(*arguments, **settings):
+        start = time.perf_counter_ns()
+        y = reference_adapter(*arguments, **settings)
+        end = time.perf_counter_ns()
+        while time.perf_counter_ns() < end + 0.2 * (end - start):
+            pass
+        return y
+
+    case = Case(256, 256, 32)
+    for _ in range(5):
+        contenders = LocalOp("reference", reference_adapter, case, "forward"), LocalOp("slow", slowed, case, "forward")
+        bench = replace(made_bench(*contenders), rounds=20)
+        rows = {row.provider: row for row in Run("cpu").measure(bench)}
+        assert rows["slow"].versus == "slower"
+        assert rows["reference"].versus == "same"
+
+
+def test_a_row_for_whoever_cannot_run():
+    hub = Fake("adapterhub", unavailable="AdapterHub is not installed: make peers")
+    rows = {row.provider: row for row in Run("cpu").measure(made_bench(Fake("fused"), hub))}
+    assert rows["adapterhub"].note == "AdapterHub is not installed: make peers"
+    assert not rows["adapterhub"].ran and rows["fused"].ran
+
+
+def test_figures_of_a_row():
+    rows = Run("cpu").measure(made_bench(Fake("fused", 80.0, note="n"), Fake("reference", 100.0)))
+    fused = rows[0]
+    assert (fused.us_p20, fused.us_p50, fused.us_p80, fused.us_p90, fused.us_p99) == (80.0,) * 5
+    assert (fused.versus, fused.samples, fused.note, fused.parameters) == ("faster", 10, "n", 7)
+    assert (fused.floor_us, fused.copy_gbps, fused.tflops, fused.peak_bytes) == (50.0, 10.0, 0.1, 1000)
+
+
+def test_a_mode_that_a_provider_lacks_is_no_row():
+    both, eager = Fake("fused", modes=("eager", "graph-hot")), Fake("compile")
+    rows = Run("cpu").measure(made_bench(both, eager, modes=("eager", "graph-hot")))
+    assert [(row.provider, row.mode) for row in rows] == [
+        ("fused", "eager"),
+        ("compile", "eager"),
+        ("fused", "graph-hot"),
+    ]
+
+
+def test_only_the_providers_asked_for():
+    rows = Run("cpu", providers=("fused",)).measure(made_bench(Fake("fused"), Fake("reference")))
+    assert [row.provider for row in rows] == ["fused"]
+
+
+def test_what_is_measured_is_kept_when_the_run_is_interrupted(tmp_path):
+    class Interrupting(Fake):
+        def peak(self):
+            raise KeyboardInterrupt
+
+    first, second = made_bench(Fake("fused"), case="one"), made_bench(Interrupting("fused"), case="two")
+    with pytest.raises(KeyboardInterrupt):
+        Run("cpu", output=tmp_path).run([first, second])
+    [path] = tmp_path.glob("*/op.json")
+    assert {row.case for row in read_rows(path)} == {"one"}
+
+    again = Fake("fused"), Fake("fused")
+    outcome = Run("cpu", output=tmp_path, resume=True).run(
+        [made_bench(again[0], case="one"), made_bench(again[1], case="two")]
+    )["op"]
+    assert again[0].log == [] and "peak" in again[1].log
+    assert [row.case for row in outcome.rows] == [row.case for row in read_rows(path)] == ["one", "two"]
+
+
+def test_resume_measures_again_what_another_commit_measured(tmp_path):
+    Run("cpu", output=tmp_path).run([made_bench(Fake("fused"))])
+    run, again = Run("cpu", output=tmp_path, resume=True), Fake("fused", 200.0)
+    run.origin["commit"] = "other"
+    assert run.run([made_bench(again)])["op"].rows[0].us_p50 == 200.0
+
+
+def test_a_run_out_of_time_says_what_is_left(tmp_path):
+    run = Run("cpu", output=tmp_path, seconds=1e-9)
+    outcome = run.run([made_bench(Fake("fused"), case="one"), made_bench(Fake("fused"), case="two")])["op"]
+    assert outcome.left == ["one", "two"] and outcome.rows == []
+
+
+def test_a_whole_run_drops_cases_that_are_no_longer_measured(tmp_path):
+    Run("cpu", output=tmp_path).run([made_bench(Fake("fused"), case="old")])
+    outcome = Run("cpu", output=tmp_path).run([made_bench(Fake("fused"), case="new")])["op"]
+    assert [row.case for row in outcome.rows] == ["new"]
+
+
+def test_a_results_file_of_another_schema_stops_a_resumed_run(tmp_path):
+    path = path_of(tmp_path, provenance("cpu")["device"], "op")
+    write_whole(path, '[{"suite": "op"}]')
+    with pytest.raises(ResultsError, match="another schema"):
+        Run("cpu", output=tmp_path, resume=True).run([made_bench(Fake("fused"))])
+    Run("cpu", output=tmp_path).run([made_bench(Fake("fused"))])
+    assert read_rows(path)[0].case == "one"
+
+
+# ---- the command
+
+
+def invoke(*words):
+    return CliRunner().invoke(commands.bench, words, standalone_mode=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--suite", "speed"], "'speed' is not one of 'op', 'model', 'memory', 'latency', 'all'"),
+        (["--provider", "cudnn"], "'cudnn' is not one of 'fused', 'fused-compile', 'reference'"),
+        (["--dtype", "int8"], "'int8' is not one of 'float32', 'bfloat16', 'float16'"),
+        (["--device", "cpu", "--dtype", "float16"], "--dtype float16 on a CPU: expected float32 or bfloat16"),
+        (["--device", "cpu", "--quick", "--resume"], "--resume with --quick or --provider needs --output"),
+        (["--minutes", "0"], "'--minutes': 0.0 is not in the range x>0"),
+    ],
+)
+def test_bad_input_is_one_line(words, message):
+    done = invoke(*words)
+    assert done.exit_code == 2
+    assert message in done.output.splitlines()[-1]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_no_gpu_is_told_in_a_line():
-    done = run("--device", "cuda")
-    assert done.returncode == 2
-    assert done.stderr.strip() == "no CUDA device here: run on a GPU machine, or with --device cpu"
+    assert "--device cuda: there is no CUDA device here" in invoke("--device", "cuda").output
+
+
+def command(*words):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("TRITON_INTERPRET", None)
+    return [sys.executable, "-m", "adapter_fast", "bench", *words], environment
+
+
+def test_a_quick_run_of_the_op_end_to_end(tmp_path):
+    words = ["--device", "cpu", "--suite", "op", "--quick", "--output", str(tmp_path)]
+    words += ["--provider", "fused", "--provider", "reference"]
+    line, environment = command(*words)
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [path] = tmp_path.glob("*/op.json")
+    rows = read_rows(path)
+    assert {(row.provider, row.phase, row.mode) for row in rows} == {
+        (provider, phase, "eager")
+        for provider in ("fused", "reference")
+        for phase in ("forward", "backward", "forward+backward")
+    }
+    assert all(row.peak_bytes > 0 and row.floor_us > 0 and row.us_p20 <= row.us_p50 <= row.us_p80 for row in rows)
+    assert "1 host thread pinned" in done.stdout
+    assert {"speedup.png", "speedup.svg", "floor.png", "floor.svg"} <= {file.name for file in path.parent.iterdir()}
+
+
+def test_ctrl_c_is_a_clean_stop(tmp_path):
+    line, environment = command("--device", "cpu", "--suite", "op", "--output", str(tmp_path))
+    process = subprocess.Popen(
+        line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert "[1/" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == commands.INTERRUPTED
+    assert errors.splitlines()[-1].startswith("adapter-fast: interrupted; what was measured is in")
+    assert "Traceback" not in errors
+
+
+# ---- the hardware's counters
+
+_METRICS = (
+    '"dram__bytes_read.sum","dram__bytes_write.sum","gpu__time_duration.sum","launch__grid_size",'
+    '"launch__registers_per_thread","sm__warps_active.avg.pct_of_peak_sustained_active"'
+)
+NCU = f"""==PROF== Connected to process 1
+"ID","Process ID","Kernel Name",{_METRICS}
+"","","","byte","byte","ns","","register/thread","%"
+"0","1","bottleneck_forward_kernel","25,300,000","25165824","17500","128","128","24.5"
+"""
+
+
+def test_ncu_figures_are_read():
+    [record] = ncu.parse(NCU)
+    assert record == {
+        "kernel": "bottleneck_forward_kernel",
+        "dram_read_bytes": 25300000.0,
+        "dram_write_bytes": 25165824.0,
+        "ns": 17500.0,
+        "occupancy_percent": 24.5,
+        "registers": 128.0,
+        "grid": 128.0,
+    }
+    text = ncu.table([{"case": "T16384", "x_bytes": 25165824, **record}])
+    assert text.splitlines()[1].split() == [
+        "T16384",
+        "bottleneck_forward_kernel",
+        "1.01",
+        "1.00",
+        "17.5",
+        "24",
+        "128",
+        "128",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "==ERROR== No kernels were profiled", NCU.replace("dram__bytes_read.sum", "x")])
+def test_ncu_without_figures_is_an_error(text):
+    with pytest.raises(ValueError, match="ncu gave no"):
+        ncu.parse(text)
+
+
+def test_ncu_leaves_the_clocks_alone():
+    line = ncu.command("ncu", Case(16, 32, 8, dtype=torch.bfloat16))
+    assert line[line.index("--clock-control") + 1] == "none"
+    assert line[-2:] == ["--launch", "16,32,8,bfloat16"]
 
 
 @pytest.mark.gpu
-def test_quick_run_on_a_gpu(tmp_path):
-    done = run("--device", "cuda", "--quick", "--providers", "fused", "reference", "compile", "--output", str(tmp_path))
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_quick_run_on_a_gpu(suite, tmp_path):
+    line, environment = command("--device", "cuda", "--suite", suite, "--quick", "--output", str(tmp_path))
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    [path] = tmp_path.glob("*/op.json")
-    assert {r["mode"] for r in json.loads(path.read_text())} == {"eager", "graph-cold", "graph-hot"}
+    [path] = tmp_path.glob(f"*/{suite}.json")
+    rows = read_rows(path)
+    assert any(row.ran for row in rows if row.provider == "fused")
+    if suite == "op":
+        assert {row.mode for row in rows} == {"eager", "graph-cold", "graph-hot"}
+
+
+def test_memory_grid_names_are_distinct():
+    for device in ("cpu", "cuda"):
+        names = [name_of(case) for case in memory_cases(device)]
+        assert len(set(names)) == len(names)

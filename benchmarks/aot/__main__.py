@@ -11,12 +11,12 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from benchmarks import aot
-from benchmarks.aot.compiler import load_cases, read_case
-from benchmarks.aot.gate import Reading
-from benchmarks.aot.report import offenders, table, write_json
-from benchmarks.aot.targets import ARCHS
-from benchmarks.progress import Progress
+from adapter_fast.benchmarks import aot
+from adapter_fast.benchmarks.aot.compiler import load_cases, read_case
+from adapter_fast.benchmarks.aot.gate import Reading
+from adapter_fast.benchmarks.aot.report import offenders, table, write_json
+from adapter_fast.benchmarks.aot.targets import ARCHS
+from adapter_fast.benchmarks.progress import Progress
 
 
 def main(arguments: list[str] | None = None) -> int:

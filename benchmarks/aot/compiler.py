@@ -10,9 +10,9 @@ from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from benchmarks.aot import resources
-from benchmarks.aot.gate import Reading
-from benchmarks.aot.targets import ARCHS, Arch
+from adapter_fast.benchmarks.aot import resources
+from adapter_fast.benchmarks.aot.gate import Reading
+from adapter_fast.benchmarks.aot.targets import ARCHS, Arch
 
 NOT_LABELS = {
     "name",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from benchmarks.aot.targets import Arch
+from adapter_fast.benchmarks.aot.targets import Arch
 
 
 @dataclass

@@ -1,0 +1,167 @@
+"""The click commands bench and report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adapter_fast.benchmarks.compare import LABELS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from adapter_fast.benchmarks.runner import Outcome, Run
+    from adapter_fast.benchmarks.suites import Bench
+
+SUITES = ("op", "model", "memory", "latency")
+PROVIDERS = tuple(LABELS)
+INTERRUPTED = 130
+
+
+@click.command()
+@click.option("--suite", type=click.Choice((*SUITES, "all")), default="all", show_default=True)
+@click.option("--device", type=click.Choice(("cpu", "cuda")), help="[default: the GPU where there is one]")
+@click.option(
+    "--dtype", type=click.Choice(("float32", "bfloat16", "float16")), help="[default: bfloat16 on a GPU, else float32]"
+)
+@click.option("--quick", is_flag=True, help="One small case a suite, to see that everything runs.")
+@click.option(
+    "--provider", "providers", multiple=True, type=click.Choice(PROVIDERS), help="Only this one; may be repeated."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="[default: the checkout's benchmarks/results, or ./results]",
+)
+@click.option("--resume", is_flag=True, help="Leave out cases that this commit has measured here already.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Start no case that would end later than this."
+)
+def bench(
+    suite: str,
+    device: str | None,
+    dtype: str | None,
+    quick: bool,
+    providers: tuple[str, ...],
+    output: Path | None,
+    resume: bool,
+    minutes: float | None,
+) -> None:
+    """Time and weigh adapters against their peers: checked first, then interleaved; a table, JSON rows and plots.
+
+    A run of only some providers, or with --quick, writes only where --output says.
+    """
+    import torch
+    from rich.console import Console
+
+    from adapter_fast.benchmarks.provenance import RESULTS
+    from adapter_fast.benchmarks.rows import ResultsError
+    from adapter_fast.benchmarks.runner import Run, WrongResult
+    from adapter_fast.benchmarks.suites import benches, campaign
+    from adapter_fast.profiler.machine import device_name, pin_threads
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError("--device cuda: there is no CUDA device here")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu" and dtype == "float16":
+        raise click.UsageError("--dtype float16 on a CPU: expected float32 or bfloat16")
+    if output is None and not (quick or providers):
+        output = RESULTS
+    if resume and output is None:
+        raise click.UsageError("--resume with --quick or --provider needs --output: nothing else was written")
+    threads = pin_threads()
+    console = Console()
+    run = Run(device, providers or None, output, minutes * 60 if minutes else None, resume)
+    console.print(
+        f"{device_name(device)}, torch {torch.__version__}, {threads} host thread{'s' if threads > 1 else ''} pinned",
+        highlight=False,
+    )
+    try:
+        work = (
+            campaign(device, dtype=dtype, quick=quick)
+            if suite == "all"
+            else benches(suite, device, dtype=dtype, quick=quick)
+        )
+        with _progress(len(work)) as report:
+            outcomes = list(run.run(work, report).values())
+    except KeyboardInterrupt:
+        kept = f"what was measured is in {output}; go on with --resume" if output else "nothing was written"
+        click.echo(f"adapter-fast: interrupted; {kept}", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    except WrongResult as error:
+        click.echo(f"adapter-fast: our own result is wrong, its case was not timed: {error}", err=True)
+        raise SystemExit(1) from None
+    except (ResultsError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    _finish(console, run, outcomes)
+
+
+def _finish(console: Console, run: Run, outcomes: list[Outcome]) -> None:
+    from adapter_fast.benchmarks.plots import draw
+    from adapter_fast.benchmarks.tables import headline, screen
+    from adapter_fast.profiler.machine import slug
+
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    screen(rows, console)
+    console.print()
+    for line in headline(rows):
+        console.print(line, highlight=False)
+    if run.output is not None:
+        folder = run.output / slug(run.origin["device"])
+        pictures = draw({outcome.rows[0].suite: outcome.rows for outcome in outcomes if outcome.rows}, folder)
+        files = [str(outcome.path) for outcome in outcomes if outcome.rows] + [str(path) for path in pictures]
+        console.print("wrote " + ", ".join(files), highlight=False, soft_wrap=True)
+    left = sum(len(outcome.left) for outcome in outcomes)
+    if left:
+        console.print(f"{left} cases did not fit into the time: run again with --resume", highlight=False)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator:
+    """A bar on a terminal; in a log a line for each step. Gives the function that each step calls."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(file=sys.stderr)
+    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        done = 0
+
+        def report(bench: Bench) -> None:
+            nonlocal done
+            name = f"{bench.suite}: {bench.case}, {bench.phase}"
+            progress.update(task, completed=done, description=name)
+            done += 1
+            if not console.is_terminal:
+                console.print(f"[{done}/{total}] {name}", highlight=False, markup=False, soft_wrap=True)
+
+        yield report
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Only say whether README and figures agree with the results.")
+@click.option(
+    "--keep-demo",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A demo's results.json to put among the others first.",
+)
+def report(check: bool, keep_demo: Path | None) -> None:
+    """Write every table and figure of the README from benchmarks/results/."""
+    from adapter_fast.benchmarks.provenance import CHECKOUT
+    from adapter_fast.benchmarks.report import report as write
+    from adapter_fast.benchmarks.rows import ResultsError
+
+    if CHECKOUT is None:
+        raise click.UsageError("the README and its results come with a checkout, and this is an installed package")
+    try:
+        code = write(check, keep_demo)
+    except ResultsError as error:
+        raise click.ClickException(str(error)) from error
+    if code:
+        raise SystemExit(code)

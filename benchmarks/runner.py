@@ -1,0 +1,252 @@
+"""One run: check, weigh and time every contender of every case, and keep what is measured as it comes."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from adapter_fast.benchmarks.cases import DTYPES
+from adapter_fast.benchmarks.contender import Contender, Unavailable
+from adapter_fast.benchmarks.provenance import provenance
+from adapter_fast.benchmarks.rows import ResultsError, Row, merge, path_of, read_rows, write_rows
+from adapter_fast.benchmarks.suites import Bench
+from adapter_fast.profiler.clock import Samples, compare, event_timer, host_timer, interleave, spread
+from adapter_fast.profiler.machine import clocks
+from adapter_fast.profiler.roofline import Ceilings, measure_ceilings
+
+OURS = "fused"
+BASELINE = "reference"
+
+
+class WrongResult(Exception):
+    """Our own results are wrong: nothing of the case is timed or written."""
+
+
+@dataclass
+class Run:
+    """What all rows of a run share, and where they go.
+
+    device: "cpu" or "cuda". providers: whom to measure, None for all. output: the directory of results, None to write
+    nothing. seconds: start no new case after this long, None for no limit. resume: leave out cases whose rows are
+    there already, from this commit and these versions.
+    """
+
+    device: str
+    providers: Sequence[str] | None = None
+    output: Path | None = None
+    seconds: float | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        self.origin = provenance(self.device)
+        self.start = time.monotonic()
+        self.longest = 0.0
+        self._ceilings: dict[str, Ceilings] = {}
+
+    def ceilings(self, dtype: str) -> Ceilings:
+        """Copy bandwidth and matrix rate of this run, measured when first asked for."""
+        if dtype not in self._ceilings:
+            timer = event_timer if self.device == "cuda" else host_timer
+            self._ceilings[dtype] = measure_ceilings(self.device, DTYPES[dtype], timer)
+        return self._ceilings[dtype]
+
+    def run(self, benches: list[Bench], report: Callable[[Bench], None] = lambda bench: None) -> dict[str, Outcome]:
+        """Measure case by case in the order given; each suite's outcome by its name.
+
+        A case's rows are written when the last of its phases is done. `report` is called before each phase.
+
+        Raises:
+            WrongResult: ours are wrong. ResultsError: resume on a file of another schema. What was written before
+            stays.
+        """
+        cases: dict[tuple[str, str], list[Bench]] = {}
+        for bench in benches:
+            cases.setdefault((bench.suite, bench.case), []).append(bench)
+        outcomes = {suite: self._begin(suite) for suite in dict.fromkeys(suite for suite, _ in cases)}
+        for (suite, case), phases in cases.items():
+            outcome = outcomes[suite]
+            if self._measured(case, outcome.rows):
+                continue
+            if not self._has_time():
+                outcome.left.append(case)
+                continue
+            began = time.monotonic()
+            rows = []
+            for bench in phases:
+                report(bench)
+                rows += self.measure(bench)
+            self.longest = max(self.longest, time.monotonic() - began)
+            outcome.rows = merge(outcome.rows, rows, [name for other, name in cases if other == suite])
+            outcome.write()
+        for suite, outcome in outcomes.items():
+            if not outcome.left:  # a grid that was measured whole: its dtype has no other cases
+                names = {name for other, name in cases if other == suite}
+                dtypes = {bench.dtype for bench in benches if bench.suite == suite}
+                outcome.rows = [row for row in outcome.rows if row.case in names or row.dtype not in dtypes]
+                outcome.write()
+        return outcomes
+
+    def _begin(self, suite: str) -> Outcome:
+        path = path_of(self.output, self.origin["device"], suite) if self.output else None
+        return Outcome(self._old(path), [], path)
+
+    def _old(self, path: Path | None) -> list[Row]:
+        """Rows of earlier runs: each goes when its case is measured again. Without --resume any schema may be there."""
+        if path is None or not path.exists():
+            return []
+        try:
+            return read_rows(path)
+        except ResultsError:
+            if self.resume:
+                raise
+            return []
+
+    def measure(self, bench: Bench) -> list[Row]:
+        """All rows of one case and phase; the reason in place of figures for a peer that does not run."""
+        ceilings = self.ceilings(bench.dtype)
+        ready, absent = self._ready(bench)
+        try:
+            peaks = {name: contender.peak() for name, contender in ready.items()}
+            rows = []
+            for mode in bench.modes or ("eager",):
+                samples, failed = self._samples(ready, bench, mode) if bench.modes else ({}, {})
+                medians = {name: spread(taken).p50 for name, taken in samples.items()}
+                for name, contender in ready.items():
+                    if bench.modes and name not in samples and name not in failed:
+                        continue  # it has no such mode
+                    floor = bench.floor(name, medians, ceilings) if name in samples else None
+                    row = self._row(bench, name, mode, ceilings, contender.note, contender.parameters)
+                    row = replace(row, peak_bytes=peaks[name], floor_us=_rounded(floor))
+                    if name in failed:
+                        row = replace(row, peak_bytes=None, note=failed[name])
+                    rows.append(_timed(row, samples.get(name), samples.get(BASELINE)))
+            first = (bench.modes or ("eager",))[0]
+            rows += [self._row(bench, name, first, ceilings, why, None) for name, why in absent.items()]
+        finally:
+            for contender in ready.values():
+                contender.close()
+            gc.collect()
+            if self.device == "cuda":
+                torch.cuda.empty_cache()
+        clock, temperature = clocks(self.device)
+        return [replace(row, clock_mhz=clock, celsius=temperature) for row in rows]
+
+    def _ready(self, bench: Bench) -> tuple[dict[str, Contender], dict[str, str]]:
+        """Who is warm and right, and why the others are not here."""
+        ready: dict[str, Contender] = {}
+        absent: dict[str, str] = {}
+        for name, factory in bench.contenders.items():
+            if self.providers is not None and name not in self.providers:
+                continue
+            contender = None
+            try:
+                contender = factory()
+                contender.warm()
+                contender.check()
+            except Unavailable as error:
+                absent[name] = str(error)
+            except torch.OutOfMemoryError as error:
+                absent[name] = f"out of memory: {str(error).splitlines()[0]}"
+            except AssertionError as error:
+                if name == OURS:
+                    raise WrongResult(str(error)) from error
+                absent[name] = f"refused before timing, its result is wrong: {error}"
+            if contender is not None and name not in absent:
+                ready[name] = contender
+            elif contender is not None:
+                contender.close()
+        return ready, absent
+
+    def _samples(self, ready: dict[str, Contender], bench: Bench, mode: str) -> tuple[Samples, dict[str, str]]:
+        samplers, failed = {}, {}
+        for name, contender in ready.items():
+            try:
+                sampler = contender.sampler(mode)
+            except Unavailable as error:
+                failed[name] = str(error)
+                continue
+            if sampler is not None:
+                sampler()  # the first call of a mode is not like the others
+                samplers[name] = sampler
+        gc.collect()
+        gc.disable()
+        try:
+            return interleave(samplers, bench.rounds), failed
+        finally:
+            gc.enable()
+
+    def _row(
+        self, bench: Bench, provider: str, mode: str, ceilings: Ceilings, note: str, parameters: int | None
+    ) -> Row:
+        return Row(
+            suite=bench.suite,
+            case=bench.case,
+            provider=provider,
+            phase=bench.phase,
+            mode=mode,
+            dtype=bench.dtype,
+            tokens=bench.tokens,
+            hidden=bench.hidden,
+            bottleneck=bench.bottleneck,
+            us_p20=None,
+            us_p50=None,
+            us_p80=None,
+            peak_bytes=None,
+            floor_us=None,
+            copy_gbps=round(ceilings.copy_gbps, 1),
+            **self.origin,
+            parameters=parameters,
+            tflops=round(ceilings.tflops, 3),
+            note=note,
+        )
+
+    def _measured(self, case: str, old: Iterable[Row]) -> bool:
+        """Whether rows of this case are there, from this commit and these versions."""
+        same = ("device", "torch", "triton", "transformers", "commit")
+        return self.resume and any(
+            row.case == case and all(getattr(row, key) == self.origin[key] for key in same) for row in old
+        )
+
+    def _has_time(self) -> bool:
+        """Whether a case as long as the longest so far would still end in time."""
+        return self.seconds is None or time.monotonic() - self.start + self.longest < self.seconds
+
+
+@dataclass
+class Outcome:
+    """The rows of a suite, the cases left for another run, and the file."""
+
+    rows: list[Row]
+    left: list[str]
+    path: Path | None
+
+    def write(self) -> None:
+        """The rows so far, where they go anywhere."""
+        if self.path is not None:
+            write_rows(self.rows, self.path)
+
+
+def _timed(row: Row, samples: list[float] | None, baseline: list[float] | None) -> Row:
+    """The row with its percentiles, rounded to what the clock can tell."""
+    if not samples:
+        return row
+    times = spread(samples)
+    return replace(
+        row,
+        us_p20=round(times.p20, 2),
+        us_p50=round(times.p50, 2),
+        us_p80=round(times.p80, 2),
+        us_p90=round(times.p90, 2),
+        us_p99=round(times.p99, 2),
+        samples=len(samples),
+        versus=compare(samples, baseline) if baseline else "",
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

@@ -1,0 +1,132 @@
+"""What each suite measures: its cases, phases and modes, whom it measures, and the floor of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from adapter_fast.benchmarks.cases import dtype_name, memory_cases, name_of, op_cases, shape_of
+from adapter_fast.benchmarks.compare import BARE, BARE_OF
+from adapter_fast.benchmarks.contender import Factory
+from adapter_fast.benchmarks.models import ModelCase, latency_cases, model_cases, model_floor_us
+from adapter_fast.benchmarks.op_contender import TRAINING
+from adapter_fast.benchmarks.op_peers import op_contenders
+from adapter_fast.profiler.roofline import PHASES, Ceilings, Phase, floor_us
+from adapter_fast.testing import Case
+
+# Microseconds of a call at the floor, from the provider, the medians of all of them in its mode, and the ceilings.
+Floor = Callable[[str, Mapping[str, float], Ceilings], "float | None"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One case and phase of a suite."""
+
+    suite: str
+    case: str
+    phase: str
+    dtype: str
+    tokens: int
+    hidden: int
+    bottleneck: int
+    contenders: Mapping[str, Factory]
+    floor: Floor
+    modes: tuple[str, ...]
+    rounds: int
+
+
+SUITES = ("op", "model", "memory", "latency")
+HEADLINE = 3  # cases of the op suite that a campaign measures first, with every mode of torch.compile
+
+
+def benches(suite: str, device: str, *, dtype: str | None = None, quick: bool = False) -> list[Bench]:
+    """Everything a suite measures on "cpu" or "cuda", what matters most first.
+
+    Args:
+        suite: one of SUITES. dtype: "float32", "bfloat16" or "float16"; None takes bfloat16 on a GPU, float32 on a CPU.
+        quick: one small case, to see that everything runs.
+
+    Raises:
+        ValueError: an unknown suite; the message names the known ones.
+    """
+    if suite == "op":
+        cases = op_cases(device, dtype, quick)
+        return [_op(case, phase, place < HEADLINE, quick) for place, case in enumerate(cases) for phase in PHASES]
+    if suite == "memory":
+        cases = memory_cases(device, dtype, quick)
+        return [_memory(case, phase) for case in cases for phase in ("forward", "forward+backward")]
+    if suite == "model":
+        return [_model(suite, case, device, quick) for case in model_cases(device, quick, dtype)]
+    if suite == "latency":
+        return [_model(suite, case, device, quick) for case in latency_cases(device, quick, dtype)]
+    raise ValueError(f"suite must be one of {', '.join(SUITES)}, got {suite!r}")
+
+
+def campaign(device: str, *, dtype: str | None = None, quick: bool = False) -> list[Bench]:
+    """All suites, in an order in which a run that ends early has the most to show."""
+    by_suite = {suite: benches(suite, device, dtype=dtype, quick=quick) for suite in SUITES}
+    first = HEADLINE * len(PHASES)
+    op = by_suite["op"]
+    return [*op[:first], *by_suite["model"], *by_suite["latency"], *by_suite["memory"], *op[first:]]
+
+
+def _op(case: Case, phase: Phase, important: bool, quick: bool) -> Bench:
+    gpu = case.device == "cuda"
+    shape = shape_of(case)
+    return Bench(
+        "op",
+        name_of(case),
+        phase,
+        dtype_name(case),
+        case.T,
+        case.d,
+        case.m,
+        op_contenders(case, phase, autotune=not quick and (not gpu or (important and phase != "backward"))),
+        lambda provider, medians, ceilings: floor_us(shape, phase, ceilings),
+        ("eager", "graph-cold", "graph-hot") if gpu else ("eager",),
+        5 if quick else 10 if gpu else 15,
+    )
+
+
+def _memory(case: Case, phase: str) -> Bench:
+    contenders = op_contenders(case, TRAINING if phase == "forward" else phase, autotune=False)
+    del contenders["two-kernel"]  # it cannot train at all
+    return Bench(
+        "memory",
+        name_of(case),
+        phase,
+        dtype_name(case),
+        case.T,
+        case.d,
+        case.m,
+        contenders,
+        lambda provider, medians, ceilings: None,  # no time is taken, so none has a floor
+        (),
+        0,
+    )
+
+
+def _model(suite: str, case: ModelCase, device: str, quick: bool) -> Bench:
+    from adapter_fast.benchmarks.peers.contenders import model_contenders
+
+    def floor(provider: str, medians: Mapping[str, float], ceilings: Ceilings) -> float | None:
+        bare = medians.get(BARE_OF.get(provider, "bare"), medians.get("bare"))
+        if provider in (*BARE, "full") or "lora" in provider or bare is None:
+            return None  # the floor is that of the adapters, over the bare model
+        return model_floor_us(case, bare, ceilings)
+
+    rounds = {"model": 10, "latency": 25}[suite]
+    modes = ("eager", "graph-hot") if device == "cuda" and case.phase == "forward" else ("eager",)
+    return Bench(
+        suite,
+        case.name,
+        case.phase,
+        case.dtype,
+        case.tokens,
+        case.hidden,
+        case.bottleneck,
+        model_contenders(case, device),
+        floor,
+        modes,
+        5 if quick or device == "cpu" else rounds,
+    )
