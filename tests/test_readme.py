@@ -7,7 +7,8 @@ import pytest
 import torch
 from tiny_models import build
 
-from benchmarks.readme import RESULTS, render
+from adapter_fast.benchmarks.provenance import RESULTS
+from adapter_fast.benchmarks.report import disagreements, render
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -44,8 +45,8 @@ def test_the_example_has_eight_lines_and_runs(monkeypatch, tmp_path, capsys):
         assert torch.isfinite(fresh.eval()(ids).logits).all()
 
 
-def test_tables_are_the_committed_results():
-    assert render(README, RESULTS) == README, "run `python -m benchmarks.readme`"
+def test_tables_and_figures_are_the_committed_results():
+    assert disagreements(ROOT) == []
     assert "| adapters (fused) |" in README and "| forward+backward |" in README
 
 

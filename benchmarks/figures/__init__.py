@@ -1,0 +1,1 @@
+"""Pictures of result rows: one file a kind, on a common sheet."""
