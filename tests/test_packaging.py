@@ -68,8 +68,10 @@ def wheel(checkout, tmp_path_factory):
 
 def sources(prefix=""):
     """Our files as they are to be installed."""
-    files = [path.relative_to(ROOT) for path in (ROOT / "adapter_fast").rglob("*.py") if "kernels" not in path.parts]
-    files += [Path("adapter_fast/kernels") / path.name for path in (ROOT / "kernels").glob("*.py")]
+    linked = ("kernels", "benchmarks")
+    files = [path.relative_to(ROOT) for path in (ROOT / "adapter_fast").rglob("*.py")]
+    files = [path for path in files if path.parts[1] not in linked]
+    files += [Path("adapter_fast") / path.relative_to(ROOT) for room in linked for path in (ROOT / room).rglob("*.py")]
     return {prefix + path.as_posix() for path in files}
 
 
@@ -98,12 +100,14 @@ def test_wheel_works_from_elsewhere(wheel, tmp_path):
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
     run(*pip, "--target", str(tmp_path / "site"), str(wheel))
     program = (
-        "import adapter_fast, adapter_fast.kernels.tiles as t; print(adapter_fast.__file__, t.__file__, sep='\\n')"
+        "import adapter_fast, adapter_fast.kernels.tiles as t, adapter_fast.benchmarks.provenance as p;"
+        "print(adapter_fast.__file__, t.__file__, p.__file__, sep='\\n'); assert p.CHECKOUT is None"
     )
     done = run(sys.executable, "-c", program, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
     assert [Path(line).relative_to(tmp_path / "site").as_posix() for line in done.stdout.split()] == [
         "adapter_fast/__init__.py",
         "adapter_fast/kernels/tiles.py",
+        "adapter_fast/benchmarks/provenance.py",
     ]
 
 
