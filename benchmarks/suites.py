@@ -115,7 +115,7 @@ def _model(suite: str, case: ModelCase, device: str, quick: bool) -> Bench:
             return None  # the floor is that of the adapters, over the bare model
         return model_floor_us(case, bare, ceilings)
 
-    rounds = {"model": 10, "latency": 25}[suite]
+    rounds = 8 if device == "cpu" else {"model": 10, "latency": 25}[suite]
     modes = ("eager", "graph-hot") if device == "cuda" and case.phase == "forward" else ("eager",)
     return Bench(
         suite,
@@ -128,5 +128,5 @@ def _model(suite: str, case: ModelCase, device: str, quick: bool) -> Bench:
         model_contenders(case, device),
         floor,
         modes,
-        5 if quick or device == "cpu" else rounds,
+        5 if quick else rounds,
     )

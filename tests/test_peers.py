@@ -457,3 +457,13 @@ def test_the_worker_has_our_threads_and_ends_with_us(stand_in):
     assert "TRITON_INTERPRET" in os.environ
     hub.close()
     assert process.poll() == 0
+
+
+@needs_adapterhub
+def test_the_bare_model_that_adapterhub_stands_against():
+    one = contender("adapterhub-bare", LATENCY)
+    one.warm()
+    one.check()
+    assert one.sampler("eager")() > 0
+    assert one.parameters == 0 and one.note.startswith("no adapters, transformers 4.57")
+    one.close()

@@ -276,7 +276,7 @@ def test_a_saved_adapter_and_a_model_directory(tmp_path: Path) -> None:
 
 
 BAD_INPUT = {
-    "no-preset": ({"model": "random:none"}, [], "model must be one of minilm, bert-base,"),
+    "no-preset": ({"model": "random:none"}, [], "model must be one of minilm, minilm-l3, bert-base,"),
     "no-directory": ({"model": "./none"}, [], "./none: no such model directory"),
     "too-long": ({"length": "65"}, [], "--seq-len 65 is over the model's 64 positions"),
     "absurd": ({"batch": "1000000000"}, [], "batch 1000000000 × 16 tokens needs about"),

@@ -14,7 +14,7 @@ import pytest
 import sample_rows as samples
 from sample_rows import row, timed
 
-from adapter_fast.benchmarks.compare import LABELS, groups, model_size
+from adapter_fast.benchmarks.compare import LABELS, groups, model_size, over_bare
 from adapter_fast.benchmarks.figures.sheet import COLOURS, OTHER, STYLE
 from adapter_fast.benchmarks.markdown import latency_table, memory_table, model_table, op_table
 from adapter_fast.benchmarks.plots import FIGURES, PAINTERS, digest, digest_of, draw, drawable
@@ -160,6 +160,20 @@ def test_notes_are_counted_and_reasons_name_the_phase():
     assert absences([timed(1.0, provider="two-kernel"), *backward]) == [
         "two kernels, backward and forward+backward: not run, no backward"
     ]
+
+
+def test_each_model_stands_against_its_own_bare_one():
+    times = {"bare": 100.0, "bare-compile": 50.0, "adapterhub-bare": 80.0, "fused": 110.0, "fused-compile": 60.0}
+    times |= {"compile": 55.0, "adapterhub": 100.0, "peft-lora": 120.0}
+    rows = [timed(us, provider=name, **MODEL) for name, us in times.items()]
+    [group] = groups(rows).values()
+    above = {name: over_bare(row, group) for name, row in group.items()}
+    assert above == pytest.approx(
+        {"fused": 0.1, "fused-compile": 0.2, "compile": 0.1, "adapterhub": 0.25, "peft-lora": 0.2}
+        | dict.fromkeys(("bare", "bare-compile", "adapterhub-bare"))
+    )
+    [alone] = groups([row for row in rows if row.provider in ("bare", "compile")]).values()
+    assert over_bare(alone["compile"], alone) == pytest.approx(-0.45)  # nothing better to compare with
 
 
 # README and pictures

@@ -15,11 +15,16 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         "Bert",
         {**_BERT, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
     ),
+    "minilm-l3": (
+        "Bert",
+        {**_BERT, "hidden_size": 384, "num_hidden_layers": 3, "num_attention_heads": 12, "intermediate_size": 1536},
+    ),
     "bert-base": ("Bert", _BERT),
     "bert-large": (
         "Bert",
         {**_BERT, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
     ),
+    "distilgpt2": ("GPT2", {"n_layer": 6}),
     "gpt2": ("GPT2", {}),
     "gpt2-medium": ("GPT2", {"n_embd": 1024, "n_layer": 24, "n_head": 16}),
     "tiny-bert": (
