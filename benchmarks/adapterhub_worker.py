@@ -51,7 +51,6 @@ class Worker:
                 self.samplers[number, mode] = sampler
             return sampler is not None
         if do == "sample":
-            self.samplers[number, mode]()  # the first after a wait is slower, by up to a third
             return self.samplers[number, mode]()
         if do == "close":
             for key in [key for key in self.samplers if key[0] == number]:

@@ -27,6 +27,7 @@ LABELS = {
 }
 # The bare model that a provider is above of, where it is not "bare": the same compiler, the same transformers.
 BARE_OF = {"compile": "bare-compile", "fused-compile": "bare-compile", "adapterhub": "adapterhub-bare"}
+BARE_MEANS = "the bare model: for compiled models the compiled one, for AdapterHub that of its own transformers"
 BARE = ("bare", *dict.fromkeys(BARE_OF.values()))
 MODES = {"eager": "eager", "graph-cold": "CUDA graph, inputs in no cache", "graph-hot": "CUDA graph"}
 OURS = ("fused", "fused-compile")

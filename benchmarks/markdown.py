@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from adapter_fast.benchmarks.compare import (
+    BARE_MEANS,
     MODES,
     adapter_parameters,
     best_mode,
@@ -69,7 +70,7 @@ def model_table(rows: Sequence[Row]) -> str:
                 cells = [f"not run: {row.note}", *[""] * 4]
             lines.append([name, label(row.provider), *cells])
             name = ""
-    said = ["Median (p20 … p80); peak memory above weights and inputs"]
+    said = ["Median (p20 … p80); peak memory above weights and inputs", f"over bare: above {BARE_MEANS}"]
     return table(titles, lines) + _caption(rows, said, reasons=False)
 
 
@@ -89,9 +90,7 @@ def latency_table(rows: Sequence[Row]) -> str:
             if mode != modes[0] and not any(name in group and group[name].ran for group in beside):
                 continue
             lines.append([label(name), MODES[mode], *(_percentiles(name, group) for group in beside)])
-    said = [
-        "Columns: batch / tokens / parameters of our adapters. In ms: p50 (p90, p99), and p50 above the bare model's"
-    ]
+    said = [f"Columns: batch / tokens / parameters of our adapters. In ms: p50 (p90, p99), and p50 above {BARE_MEANS}"]
     return table(titles, lines) + _caption(rows, said)
 
 

@@ -17,7 +17,7 @@ from adapter_fast import fused_adapter, reference_adapter
 from adapter_fast.benchmarks.cases import name_of, shape_of
 from adapter_fast.benchmarks.contender import Unavailable
 from adapter_fast.benchmarks.graphs import capture
-from adapter_fast.profiler.clock import Sampler, event_timer, host_timer, repeated
+from adapter_fast.profiler.clock import Sampler, event_timer, host_timer, repeated, settled
 from adapter_fast.profiler.memory import peak_bytes
 from adapter_fast.profiler.roofline import minimal_bytes
 from adapter_fast.testing import INPUTS, Case, assert_within_budget, call, evaluate, grad_output, make_inputs, truth
@@ -25,7 +25,6 @@ from adapter_fast.testing import INPUTS, Case, assert_within_budget, call, evalu
 EAGER_CALLS = 10  # a sample of eager launches on a GPU
 SAMPLE_US = 1000.0  # a sample on a CPU takes at least this long
 MOST_SETS = 512
-SETTLING_CALLS = 2  # on a CPU, before each sample: the threads are awake again, and the caches are the call's own
 TRAINING = "training forward"
 
 
@@ -150,23 +149,17 @@ class LocalOp:
         except Exception as error:  # an operation that a capture forbids
             raise Unavailable(f"no CUDA graph: {first_line(error)}") from error
         self._graphs.append(captured)
-        return captured.sample
+        return settled(captured.sample)
 
     def _eager_cpu(self) -> Sampler:
         state = self.prepare(self.sets[0])
         once = sorted(host_timer(lambda: self.run(state)) for _ in range(3))[1]
         times = max(1, math.ceil(SAMPLE_US / once))
-
-        def sample() -> float:
-            for _ in range(SETTLING_CALLS):
-                self.run(state)
-            return repeated(lambda: self.run(state), times, host_timer)
-
-        return sample
+        return settled(lambda: repeated(lambda: self.run(state), times, host_timer))
 
     def _eager_gpu(self) -> Sampler:
         states = cycle([self.prepare(inputs) for inputs in self.sets])
-        return lambda: repeated(lambda: self.run(next(states)), EAGER_CALLS, event_timer)
+        return settled(lambda: repeated(lambda: self.run(next(states)), EAGER_CALLS, event_timer))
 
     def close(self) -> None:
         """See Contender."""

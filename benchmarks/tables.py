@@ -8,6 +8,7 @@ from typing import Any
 
 from adapter_fast.benchmarks.columns import Column, columns_of
 from adapter_fast.benchmarks.compare import (
+    BARE_MEANS,
     NOT_PEERS,
     OURS,
     Group,
@@ -27,7 +28,7 @@ SHORT_NOTE = 40  # characters; a longer one is printed once a suite
 STYLES = {"faster": "green", "slower": "red", "same": "dim"}
 EXPLAINED = {
     "× reference": "reference's median over this one's; the verdict is of paired samples",
-    "over bare": "time above the bare model's",
+    "over bare": f"time above {BARE_MEANS}",
     "floor": "the physical floor over the median",
     "of ref": "peak memory over the reference's",
 }

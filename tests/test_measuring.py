@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from adapter_fast.profiler.clock import Spread, compare, host_timer, interleave, repeated, spread
+from adapter_fast.profiler.clock import Spread, compare, host_timer, interleave, repeated, settled, spread
 from adapter_fast.profiler.machine import clocks, device_name, slug, version
 from adapter_fast.profiler.memory import peak_bytes
 from adapter_fast.profiler.presets import PRESETS, build
@@ -64,6 +64,12 @@ def test_a_fifth_slower_call_is_slower_in_five_runs_of_five():
     for _ in range(5):
         taken = interleave(samplers, 20)
         assert compare(taken["slow"], taken["plain"]) == "slower"
+
+
+def test_a_settled_sample_follows_an_unmeasured_one():
+    given = iter([50.0, 10.0, 40.0, 11.0])
+    sample = settled(lambda: next(given))
+    assert [sample(), sample()] == [10.0, 11.0]
 
 
 def test_repeated_gives_the_time_of_one_call():

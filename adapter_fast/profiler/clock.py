@@ -77,6 +77,19 @@ def compare(samples: Sequence[float], baseline: Sequence[float]) -> str:
     return "slower" if slower > faster else "faster"
 
 
+def settled(sampler: Sampler) -> Sampler:
+    """A sampler whose every sample follows an unmeasured one, so that caches, clocks and threads are its own.
+
+    Whoever ran before leaves caches full of other weights, and threads of a process that waited for its turn asleep.
+    """
+
+    def sample() -> float:
+        sampler()
+        return sampler()
+
+    return sample
+
+
 def host_timer(call: Call) -> float:
     """Microseconds of one call on the host's clock: for the CPU."""
     start = time.perf_counter_ns()

@@ -15,7 +15,7 @@ from adapter_fast.benchmarks.graphs import capture
 from adapter_fast.benchmarks.models import ModelCase, make_tokens
 from adapter_fast.benchmarks.op_contender import first_line
 from adapter_fast.benchmarks.peers.check import check_gradients, check_logits
-from adapter_fast.profiler.clock import Sampler, host_timer, synchronized_timer
+from adapter_fast.profiler.clock import Sampler, host_timer, settled, synchronized_timer
 from adapter_fast.profiler.compiling import compiled_apart
 from adapter_fast.profiler.memory import peak_bytes
 
@@ -97,14 +97,14 @@ class LocalModel:
         """See Contender: "eager" everywhere, "graph-hot" of an inference pass on a GPU."""
         if mode == "eager":
             timer = synchronized_timer if self.device == "cuda" else host_timer
-            return lambda: timer(self.run)
+            return settled(lambda: timer(self.run))
         if mode != "graph-hot" or self.device != "cuda" or self.case.phase != "forward":
             return None
         try:
             self._graph = capture(lambda ids: ids, lambda ids: self.forward(), [self.ids])
         except Exception as error:  # an operation that a capture forbids, or a full memory
             raise Unavailable(f"no CUDA graph: {first_line(error)}") from error
-        return self._graph.sample
+        return settled(self._graph.sample)
 
     def close(self) -> None:
         """See Contender."""
