@@ -33,6 +33,7 @@ METRICS = {
     "launch__grid_size": "grid",
 }
 KERNELS = "regex:bottleneck|weight_grad|expand"
+HEADLINE = 3  # cases of the op suite: d 768, 1024 and 4096
 TIMEOUT = 240  # seconds for one case: ncu replays each launch several times
 
 
@@ -52,10 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
         print("ncu (Nsight Compute) is not on the PATH: nothing was measured", file=sys.stderr)
         return 2
     records = []
-    for case in op_cases("cuda", quick=options.quick)[:4]:
-        done = subprocess.run(command(tool, case), capture_output=True, text=True, timeout=TIMEOUT, env=_environment())
+    for case in op_cases("cuda", quick=options.quick)[:HEADLINE]:
+        order = command(tool, case)
         try:
+            done = subprocess.run(order, capture_output=True, text=True, timeout=TIMEOUT, env=_environment())
             found = parse(done.stdout)
+        except subprocess.TimeoutExpired:
+            print(f"{name_of(case)}: ncu was not done after {TIMEOUT} s", file=sys.stderr)
+            return 1
         except ValueError as error:
             print(f"{name_of(case)}: {error}: {(done.stderr or done.stdout).strip()[-300:]}", file=sys.stderr)
             return 1
@@ -129,7 +134,7 @@ def table(records: list[dict]) -> str:
 
 
 def _rehearse(quick: bool) -> int:
-    for case in op_cases("cpu", quick=quick)[:4]:
+    for case in op_cases("cpu", quick=quick)[:HEADLINE]:
         order = [sys.executable, "-m", __spec__.name, "--launch", f"{case.T},{case.d},{case.m},float32"]
         subprocess.run(order, check=True, env=_environment() | {"TRITON_INTERPRET": "1"})
         print(f"{name_of(case)}: launched under Triton's interpreter; on a GPU it would run under")

@@ -12,10 +12,11 @@ import torch
 
 from adapter_fast.benchmarks.cases import DTYPES
 from adapter_fast.benchmarks.contender import Contender, Unavailable
+from adapter_fast.benchmarks.op_contender import first_line
 from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.rows import ResultsError, Row, merge, path_of, read_rows, write_rows
 from adapter_fast.benchmarks.suites import Bench
-from adapter_fast.profiler.clock import Samples, compare, event_timer, host_timer, interleave, spread
+from adapter_fast.profiler.clock import Sampler, Samples, compare, event_timer, host_timer, interleave, spread
 from adapter_fast.profiler.machine import clocks
 from adapter_fast.profiler.roofline import Ceilings, measure_ceilings
 
@@ -111,7 +112,7 @@ class Run:
         ceilings = self.ceilings(bench.dtype)
         ready, absent = self._ready(bench)
         try:
-            peaks = {name: contender.peak() for name, contender in ready.items()}
+            peaks = self._peaks(ready, absent)
             rows = []
             for mode in bench.modes or ("eager",):
                 samples, failed = self._samples(ready, bench, mode) if bench.modes else ({}, {})
@@ -148,35 +149,50 @@ class Run:
                 contender = factory()
                 contender.warm()
                 contender.check()
-            except Unavailable as error:
-                absent[name] = str(error)
-            except torch.OutOfMemoryError as error:
-                absent[name] = f"out of memory: {str(error).splitlines()[0]}"
             except AssertionError as error:
                 if name == OURS:
                     raise WrongResult(str(error)) from error
                 absent[name] = f"refused before timing, its result is wrong: {error}"
+            except Exception as error:  # whatever a library raises: the others are measured all the same
+                absent[name] = _reason(error)
             if contender is not None and name not in absent:
                 ready[name] = contender
             elif contender is not None:
                 contender.close()
         return ready, absent
 
+    def _peaks(self, ready: dict[str, Contender], absent: dict[str, str]) -> dict[str, int]:
+        """Peak bytes of each; who fails goes from `ready` to `absent`."""
+        peaks = {}
+        for name, contender in list(ready.items()):
+            try:
+                peaks[name] = contender.peak()
+            except Exception as error:  # as above
+                absent[name] = _reason(error)
+                ready.pop(name).close()
+        return peaks
+
     def _samples(self, ready: dict[str, Contender], bench: Bench, mode: str) -> tuple[Samples, dict[str, str]]:
-        samplers, failed = {}, {}
+        """Samples by provider, and why one that should run in this mode does not."""
+        samplers: dict[str, Sampler] = {}
+        failed: dict[str, str] = {}
         for name, contender in ready.items():
             try:
                 sampler = contender.sampler(mode)
-            except Unavailable as error:
-                failed[name] = str(error)
-                continue
-            if sampler is not None:
-                sampler()  # the first call of a mode is not like the others
-                samplers[name] = sampler
+                if sampler is not None:
+                    sampler()  # the first call of a mode is not like the others
+                    samplers[name] = sampler
+            except Exception as error:  # as above
+                failed[name] = _reason(error)
         gc.collect()
         gc.disable()
         try:
-            return interleave(samplers, bench.rounds), failed
+            while True:  # again from the start, without whoever fails on the way: a process that ends
+                try:
+                    return interleave({name: _named(name, one) for name, one in samplers.items()}, bench.rounds), failed
+                except _SamplerError as error:
+                    failed[error.name] = _reason(error.__cause__)
+                    del samplers[error.name]
         finally:
             gc.enable()
 
@@ -246,6 +262,30 @@ def _timed(row: Row, samples: list[float] | None, baseline: list[float] | None) 
         samples=len(samples),
         versus=compare(samples, baseline) if baseline else "",
     )
+
+
+class _SamplerError(Exception):
+    """A sampler failed in its turn."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def _named(name: str, sampler: Sampler) -> Sampler:
+    def sample() -> float:
+        try:
+            return sampler()
+        except Exception as error:
+            raise _SamplerError(name) from error
+
+    return sample
+
+
+def _reason(error: BaseException | None) -> str:
+    if isinstance(error, Unavailable):
+        return str(error)
+    return f"{type(error).__name__}: {first_line(error)}" if error else "no reason given"
 
 
 def _rounded(value: float | None) -> float | None:

@@ -81,10 +81,10 @@ def _op(case: Case, phase: Phase, important: bool, quick: bool) -> Bench:
         case.T,
         case.d,
         case.m,
-        op_contenders(case, phase, autotune=important and not quick and not (gpu and phase == "backward")),
+        op_contenders(case, phase, autotune=important and not quick and phase != "backward"),
         lambda provider, medians, ceilings: floor_us(shape, phase, ceilings),
         ("eager", "graph-cold", "graph-hot") if gpu else ("eager",),
-        5 if quick else 10 if gpu else 15,
+        5 if quick else 10,
     )
 
 
@@ -115,7 +115,7 @@ def _model(suite: str, case: ModelCase, device: str, quick: bool) -> Bench:
             return None  # the floor is that of the adapters, over the bare model
         return model_floor_us(case, bare, ceilings)
 
-    rounds = 6 if device == "cpu" else {"model": 10, "latency": 25}[suite]
+    rounds = 5 if device == "cpu" else {"model": 10, "latency": 25}[suite]
     modes = ("eager", "graph-hot") if device == "cuda" and case.phase == "forward" else ("eager",)
     return Bench(
         suite,

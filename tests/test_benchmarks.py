@@ -331,6 +331,29 @@ def test_a_row_for_whoever_cannot_run():
     assert not rows["adapterhub"].ran and rows["fused"].ran
 
 
+@pytest.mark.parametrize("where", ["warm", "check", "peak", "sampler", "sample"])
+def test_a_peer_that_breaks_anywhere_is_a_row_and_the_others_are_measured(where):
+    class Broken(Fake):
+        calls = 0
+
+        def sampler(self, mode):
+            def sample():
+                self.calls += 1
+                if self.calls > 3:
+                    raise Unavailable("its process ended")
+                return 1.0
+
+            return sample
+
+    broken = Broken("adapterhub")
+    if where != "sample":
+        setattr(broken, where, lambda *_: (_ for _ in ()).throw(RuntimeError("out of luck\nmore")))
+    fused, peer = Run("cpu").measure(made_bench(Fake("fused"), broken))
+    assert fused.us_p50 == 100.0 and fused.samples == 10
+    assert peer.us_p50 is None and not peer.ran
+    assert peer.note == ("its process ended" if where == "sample" else "RuntimeError: out of luck")
+
+
 def test_figures_of_a_row():
     rows = Run("cpu").measure(made_bench(Fake("fused", 80.0, note="n"), Fake("reference", 100.0)))
     fused = rows[0]
