@@ -18,6 +18,7 @@ from adapter_fast.placement.container import sites_in
 from adapter_fast.profiler import presets
 from adapter_fast.recipe import train_adapters
 
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 Implementation = Literal["fused", "reference"]
 
 
@@ -26,16 +27,17 @@ def _frozen_base(preset: str, dtype: torch.dtype, device: str) -> nn.Module:
     return _new_base(preset, dtype, device).requires_grad_(False)
 
 
-def _new_base(preset: str, dtype: torch.dtype, device: str) -> nn.Module:
+def _new_base(preset: str, dtype: torch.dtype, device: str, **overrides: float) -> nn.Module:
     # The problem is named, since a classifier that finds it out at its first loss is compiled again at the second.
     settings: dict[str, Any] = {"use_cache": False, "problem_type": "single_label_classification"}
-    return presets.build(preset, device, dtype, attn_implementation=attention(), **settings)
+    return presets.build(preset, device, dtype, attn_implementation=attention(), **settings, **overrides)
 
 
 def base_model(case: ModelCase, device: str, own: Callable[[str], bool] = lambda name: False) -> nn.Module:
     """The bare model; for an inference pass its parameters are shared by all contenders, but those that `own` names."""
     if case.phase == "step":
-        return _new_base(case.preset, case.weight_dtype, device)
+        # Without dropout the very step that is timed can be checked, and a compiled one is compiled once.
+        return _new_base(case.preset, case.weight_dtype, device, **NO_DROPOUT)
     base = _frozen_base(case.preset, case.weight_dtype, device)
     return copy.deepcopy(base, {id(value): value for name, value in base.named_parameters() if not own(name)})
 

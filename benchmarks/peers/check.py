@@ -43,19 +43,18 @@ def check_logits(contender: LocalModel) -> None:
 
 
 def check_gradients(contender: LocalModel) -> None:
-    """Hold the loss and all gradients, on one row of at most TOKENS tokens and without dropout, against float64."""
-    ids, labels = contender.ids[:1, :TOKENS], contender.labels[:1]
-    plain = contender.plain().eval()
+    """Hold the loss and all gradients of the timed step, which has no dropout, against float64."""
+    ids, labels = contender.ids, contender.labels
+    plain = contender.plain().train()
     plain.load_state_dict(contender.model.state_dict())  # warming trained it a little
     exact_model = copy.deepcopy(plain).double()
     exact = _gradients(exact_model, exact_model, nullcontext(), ids, labels)
     eager = _gradients(plain, plain, contender.autocast(), ids, labels)
-    actual = _gradients(contender.call, contender.model.eval(), contender.autocast(), ids, labels)
-    contender.model.train()
-    _hold(contender, "loss", actual.pop("loss"), exact.pop("loss"), eager.pop("loss"))
+    actual = _gradients(contender.call, contender.model, contender.autocast(), ids, labels)
     if actual.keys() != exact.keys():
-        raise AssertionError(f"{contender.name}: gradients of {len(actual)} parameters, expected {len(exact)}")
-    # A single tensor's error is common to its elements, so chance moves its mean: all are judged as one vector.
+        raise AssertionError(f"{contender.name}: gradients of {len(actual) - 1} parameters, expected {len(exact) - 1}")
+    # A single tensor's error is common to its elements, so chance moves its mean: all are judged as one vector, and the
+    # loss, a single number, with them.
     scales = {name: value.abs().amax().clamp_min(1e-30) for name, value in exact.items()}
 
     def joined(gradients: dict[str, Tensor]) -> Tensor:
@@ -64,7 +63,7 @@ def check_gradients(contender: LocalModel) -> None:
         )
 
     worst = max(exact, key=lambda name: float((actual[name].double() - exact[name]).abs().amax() / scales[name]))
-    _hold(contender, f"gradients (worst: {worst})", joined(actual), joined(exact), joined(eager))
+    _hold(contender, f"loss and gradients (worst: {worst})", joined(actual), joined(exact), joined(eager))
 
 
 def _gradients(

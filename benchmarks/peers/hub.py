@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adapter_fast.benchmarks.models import ModelCase, attention
+from adapter_fast.benchmarks.peers.build import NO_DROPOUT
 from adapter_fast.benchmarks.peers.check import TOKENS, randomize
 from adapter_fast.benchmarks.peers.model import LocalModel
 from adapter_fast.profiler import presets
@@ -64,6 +65,8 @@ def _build(case: ModelCase, device: str) -> Any:
     settings: dict[str, Any] = {"use_cache": False, "pad_token_id": None}
     if presets.PRESETS[case.preset][0] == "GPT2":  # its BERT makes no mask for transformers' own attention
         settings["attn_implementation"] = attention()
+    if case.phase == "step":
+        settings |= NO_DROPOUT
     return presets.build(case.preset, device, case.weight_dtype, **settings)
 
 
