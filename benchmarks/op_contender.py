@@ -18,6 +18,7 @@ from adapter_fast.benchmarks.cases import name_of, shape_of
 from adapter_fast.benchmarks.contender import Unavailable
 from adapter_fast.benchmarks.graphs import capture
 from adapter_fast.profiler.clock import Sampler, event_timer, host_timer, repeated, settled
+from adapter_fast.profiler.errors import first_line
 from adapter_fast.profiler.memory import peak_bytes
 from adapter_fast.profiler.roofline import minimal_bytes
 from adapter_fast.testing import INPUTS, Case, assert_within_budget, call, evaluate, grad_output, make_inputs, truth
@@ -164,9 +165,3 @@ class LocalOp:
     def close(self) -> None:
         """See Contender."""
         self._graphs.clear()
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, cut at 160 characters."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else "no message"

@@ -16,8 +16,8 @@ from ..checks import DTYPES, select_backend
 from ..functional import fused_adapter
 from ..testing import Case, assert_case, evaluate, grad_output, make_inputs, truth
 from . import machine
+from .errors import first_line
 from .limits import free_bytes
-from .request import first_line
 
 SIZES = {"aligned": (64, 64, 16), "ragged": (37, 50, 7)}  # T, d, m
 CHECKOUT = Path(__file__).resolve().parents[2]

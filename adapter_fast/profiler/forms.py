@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .compiling import compiled_apart
-from .request import ProfileError, first_line
+from .errors import first_line
+from .request import ProfileError
 from .trace import ON_DEVICE, record, slices
 
 WARM_UP = 5

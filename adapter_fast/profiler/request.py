@@ -56,9 +56,3 @@ def check_request(request: Request) -> None:
         raise ProfileError(f"--cuda-graph needs a CUDA GPU, the device is {request.device}")
     if request.adapter and (request.bottleneck or request.implementation):
         raise ProfileError("--bottleneck and --implementation are for a fresh adapter: a saved one brings its own")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__

@@ -16,10 +16,11 @@ from ..config import AdapterConfig
 from ..placement import add_adapters
 from ..placement.container import sites_in
 from . import presets
+from .errors import first_line
 from .limits import check_positions, check_room
 from .locate import locate_model
 from .quiet import quiet_transformers
-from .request import ProfileError, Request, check_request, first_line
+from .request import ProfileError, Request, check_request
 
 
 @dataclass(frozen=True)

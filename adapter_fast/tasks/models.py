@@ -10,8 +10,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from ..config import AdapterConfig
 from ..placement import add_adapters
 from ..profiler import locate
+from ..profiler.errors import first_line
 from ..recipe import train_adapters, train_all, train_head_only
-from .errors import UserError, first_line
+from .errors import UserError
 from .settings import ADAPTER_METHODS, Settings
 
 

@@ -27,7 +27,7 @@ def _frozen_base(preset: str, dtype: torch.dtype, device: str) -> nn.Module:
     return _new_base(preset, dtype, device).requires_grad_(False)
 
 
-def _new_base(preset: str, dtype: torch.dtype, device: str, **overrides: float) -> nn.Module:
+def _new_base(preset: str, dtype: torch.dtype, device: str, **overrides: Any) -> nn.Module:
     # The problem is named, since a classifier that finds it out at its first loss is compiled again at the second.
     settings: dict[str, Any] = {"use_cache": False, "problem_type": "single_label_classification"}
     return presets.build(preset, device, dtype, attn_implementation=attention(), **settings, **overrides)
