@@ -207,11 +207,11 @@ def test_make_without_a_python_it_can_use_says_so_in_a_line(checkout, tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
-def test_ci_runs_lint_tests_and_the_ahead_of_time_gate():
+def test_ci_runs_lint_tests_benchmarks_and_the_ahead_of_time_gate():
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in script.read_text()
-    assert "make lint test aot-quick" in script.read_text()
+    assert "make lint peers test bench-smoke aot-quick" in script.read_text()
 
 
 def test_constraints_pin_torch_and_leave_triton_to_it():
