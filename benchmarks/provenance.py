@@ -32,7 +32,9 @@ def provenance(device: str) -> dict[str, Any]:
 def _commit() -> str:
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
-        return commit + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no", "--", ".") else "")
+        # A run writes its own results as it goes: they make no other program of it, or --resume would find nothing.
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+        return commit + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

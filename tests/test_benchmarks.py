@@ -403,6 +403,25 @@ def test_resume_measures_again_what_another_commit_measured(tmp_path):
     assert run.run([made_bench(again)])["op"].rows[0].us_p50 == 200.0
 
 
+def test_results_that_a_run_writes_do_not_make_the_commit_another(tmp_path, monkeypatch):
+    def git(*words):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    code, results = tmp_path / "code.py", tmp_path / "benchmarks/results/cpu/op.json"
+    for path in (code, results):
+        write_whole(path, "old")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr("adapter_fast.benchmarks.provenance.CHECKOUT", tmp_path)
+    clean = provenance("cpu")["commit"]
+    write_whole(results, "new")
+    assert provenance("cpu")["commit"] == clean
+    write_whole(code, "new")
+    assert provenance("cpu")["commit"] == f"{clean}-dirty"
+
+
 def test_a_run_out_of_time_says_what_is_left(tmp_path):
     run = Run("cpu", output=tmp_path, seconds=1e-9)
     outcome = run.run([made_bench(Fake("fused"), case="one"), made_bench(Fake("fused"), case="two")])["op"]
