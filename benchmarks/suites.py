@@ -73,14 +73,10 @@ def campaign(device: str, *, dtype: str | None = None, quick: bool = False) -> l
 def _op(case: Case, phase: Phase, important: bool, quick: bool) -> Bench:
     gpu = case.device == "cuda"
     shape = shape_of(case)
-    return Bench(
+    return _adapter(
         "op",
-        name_of(case),
+        case,
         phase,
-        dtype_name(case),
-        case.T,
-        case.d,
-        case.m,
         op_contenders(case, phase, autotune=important and not quick and phase != "backward"),
         lambda provider, medians, ceilings: floor_us(shape, phase, ceilings),
         ("eager", "graph-cold", "graph-hot") if gpu else ("eager",),
@@ -91,19 +87,21 @@ def _op(case: Case, phase: Phase, important: bool, quick: bool) -> Bench:
 def _memory(case: Case, phase: str) -> Bench:
     contenders = op_contenders(case, TRAINING if phase == "forward" else phase, autotune=False)
     del contenders["two-kernel"]  # it cannot train at all
-    return Bench(
-        "memory",
-        name_of(case),
-        phase,
-        dtype_name(case),
-        case.T,
-        case.d,
-        case.m,
-        contenders,
-        lambda provider, medians, ceilings: None,  # no time is taken, so none has a floor
-        (),
-        0,
-    )
+    # No time is taken, so none has a floor.
+    return _adapter("memory", case, phase, contenders, lambda provider, medians, ceilings: None, (), 0)
+
+
+def _adapter(
+    suite: str,
+    case: Case,
+    phase: str,
+    contenders: Mapping[str, Factory],
+    floor: Floor,
+    modes: tuple[str, ...],
+    rounds: int,
+) -> Bench:
+    sizes = (case.T, case.d, case.m)
+    return Bench(suite, name_of(case), phase, dtype_name(case), *sizes, contenders, floor, modes, rounds)
 
 
 def _model(suite: str, case: ModelCase, device: str, quick: bool) -> Bench:

@@ -23,7 +23,6 @@ from .subject import prepare
 from .trace import write_trace
 
 TRACED = 10
-STAGES = ("loading", "timing", "tracing")
 
 
 def total_steps(request: Request) -> int:
@@ -34,7 +33,8 @@ def total_steps(request: Request) -> int:
 def run_profile(request: Request, tick: Callable[[str], object] = lambda stage: None) -> Profile:
     """Measure what the request asks for. On a CPU the number of threads is pinned for the whole process.
 
-    tick: called total_steps(request) times with the stage that the step belongs to, between measurements.
+    tick: called total_steps(request) times, between measurements, with the stage that the step belongs to: "loading",
+        "timing" or "tracing".
 
     Raises:
         ProfileError: bad input, or something the machine cannot do; one line.
