@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import functional
-from .checks import Backend, check_activation, check_number, check_size
+from .checks import Backend, check_activation, check_memory, check_number, check_size
 from .reference import reference_adapter
 
 
@@ -24,6 +24,7 @@ class _Adapter(nn.Module):
         scale: float = 1.0,
         bias: bool = True,
         init_std: float = 1e-2,
+        memory: str = "speed",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -33,6 +34,7 @@ class _Adapter(nn.Module):
         check_activation(activation)
         check_number("scale", scale)
         check_number("init_std", init_std)
+        check_memory(memory)
         if init_std < 0:
             raise ValueError(f"init_std must be at least 0, got {init_std}")
         if not isinstance(bias, bool):
@@ -42,6 +44,7 @@ class _Adapter(nn.Module):
         self.activation = activation
         self.scale = float(scale)
         self.init_std = float(init_std)
+        self.memory = memory
         self.down = nn.Linear(hidden_size, bottleneck, bias=bias, device=device, dtype=dtype)
         self.up = nn.Linear(bottleneck, hidden_size, bias=bias, device=device, dtype=dtype)
         self.reset_parameters()
@@ -62,7 +65,7 @@ class _Adapter(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"hidden_size={self.hidden_size}, bottleneck={self.bottleneck}, activation={self.activation!r}, "
-            f"scale={self.scale}, bias={self.down.bias is not None}"
+            f"scale={self.scale}, bias={self.down.bias is not None}, memory={self.memory!r}"
         )
 
 
@@ -79,6 +82,7 @@ class FusedAdapter(_Adapter):
         scale: factor on the adapter's branch.
         bias: whether both projections have a bias.
         init_std: standard deviation of the initial weights; 0 starts exactly at the identity.
+        memory: what training keeps for the backward pass: "speed", "balanced" or "lean", as in fused_adapter.
         device, dtype: of the parameters. dtype may differ from the activations'; gradients come in this dtype.
 
     State-dict keys: down.weight [m, d], down.bias [m], up.weight [d, m], up.bias [d].
@@ -98,6 +102,7 @@ class FusedAdapter(_Adapter):
             residual=residual,
             activation=self.activation,
             scale=self.scale,
+            memory=self.memory,
         )
 
     def explain(self, x: Tensor) -> Backend:
@@ -106,7 +111,10 @@ class FusedAdapter(_Adapter):
 
 
 class ReferenceAdapter(_Adapter):
-    """FusedAdapter's twin in plain PyTorch operations: same arguments, same initialisation, same state-dict keys."""
+    """FusedAdapter's twin in plain PyTorch operations: same arguments, same initialisation, same state-dict keys.
+
+    memory has no effect here: autograd keeps what it always keeps.
+    """
 
     def forward(self, x: Tensor, residual: Tensor | Literal[False] | None = None) -> Tensor:
         """x [..., d] → y [..., d]; see reference_adapter."""

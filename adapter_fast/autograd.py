@@ -21,7 +21,9 @@ class FusedAdapterFunction(torch.autograd.Function):
         dW_up = scale · dyᵀ · h                   db_up = scale · Σ_t dy
         dW_down = dzᵀ · x                         db_down = Σ_t dz
 
-    Saved: h for dW_up; the slope act'(z) and W_up for dz; x for dW_down; W_down for dx. Differentiable once.
+    Saved besides x for dW_down, W_down for dx and W_up for dz, by the memory mode: "speed" h for dW_up and the slope
+    act'(z) for dz; "balanced" z alone, where both are needed; "lean" nothing: z is computed from x once more.
+    Differentiable once.
     """
 
     @staticmethod
@@ -37,26 +39,34 @@ class FusedAdapterFunction(torch.autograd.Function):
         activation: str,
         scale: float,
         backend: str,
+        memory: str,
     ) -> Tensor:
-        need_x, need_w_down, need_b_down, need_w_up, need_b_up, need_residual = ctx.needs_input_grad[:6]
+        need = ctx.needs_input_grad[:5]
+        need_x, need_w_down, need_b_down, need_w_up, _ = need
         need_dz = need_x or need_w_down or need_b_down
         if not (need_w_up or need_dz):
-            ctx.save_for_backward(None, None, None, None, None)
+            ctx.save_for_backward(*(None,) * 7)
             y = ops.forward(x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, backend)
         else:
-            y, h, slope = ops.forward_save(
-                x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, backend, need_w_up, need_dz
+            recompute = memory == "lean" and need_dz
+            save_z = memory == "balanced" and need_dz and need_w_up
+            save_h = need_w_up and not (save_z or recompute)
+            save_slope = need_dz and not (save_z or recompute)
+            y, h, slope, z = ops.forward_save(  # type: ignore[assignment]
+                x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, backend, save_h, save_slope, save_z
             )
             ctx.save_for_backward(
-                x if need_w_down else None,
-                h if need_w_up else None,
-                slope if need_dz else None,
-                w_down if need_x else None,
+                x if need_w_down or recompute else None,
+                h if save_h else None,
+                slope if save_slope else None,
+                z if save_z else None,
+                w_down if need_x or recompute else None,
+                b_down if recompute else None,
                 w_up if need_dz else None,
             )
         ctx.set_materialize_grads(False)
-        ctx.arguments = (add_x, scale, backend, w_down.dtype)
-        ctx.needs = (need_x, need_w_down, need_b_down, need_w_up, need_b_up, need_residual)
+        ctx.arguments = (add_x, activation, scale, backend, w_down.dtype, *need)
+        ctx.need_residual = ctx.needs_input_grad[5]
         return y
 
     @staticmethod
@@ -70,13 +80,10 @@ class FusedAdapterFunction(torch.autograd.Function):
 @once_differentiable
 def _backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
     if dy is None:
-        return (None,) * 10
-    add_x, scale, backend, weight_dtype = ctx.arguments
-    need_x, need_w_down, need_b_down, need_w_up, need_b_up, need_residual = ctx.needs
-    x, h, slope, w_down, w_up = ctx.saved_tensors
+        return (None,) * 11
     grads: tuple[Tensor | None, ...] = (None,) * 5
-    if need_x or need_w_down or need_b_down or need_w_up or need_b_up:
-        grads = ops.backward(dy, x, h, slope, w_down, w_up, add_x, scale, backend, weight_dtype, need_b_down, need_b_up)
-        needs = (need_x, need_w_down, need_b_down, need_w_up, need_b_up)
-        grads = tuple(grad if need else None for grad, need in zip(grads, needs))
-    return (*grads, dy if need_residual else None, None, None, None, None)
+    need = ctx.arguments[5:]
+    if any(need):
+        grads = ops.backward(dy, *ctx.saved_tensors, *ctx.arguments)
+        grads = tuple(grad if needed else None for grad, needed in zip(grads, need))
+    return (*grads, dy if ctx.need_residual else None, *(None,) * 5)

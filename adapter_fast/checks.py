@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "identity")
+MEMORY_MODES = ("speed", "balanced", "lean")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -38,6 +39,12 @@ def check_activation(activation: Any) -> None:
     """Raise unless activation is one of ACTIVATIONS."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+
+
+def check_memory(memory: Any) -> None:
+    """Raise unless memory is one of MEMORY_MODES."""
+    if memory not in MEMORY_MODES:
+        raise ValueError(f"memory must be one of {', '.join(MEMORY_MODES)}, got {memory!r}")
 
 
 def check_number(name: str, value: Any) -> None:
@@ -69,6 +76,7 @@ def check_arguments(
     residual: Tensor | Literal[False] | None,
     activation: str,
     scale: float,
+    memory: str,
 ) -> None:
     """Raise ValueError or TypeError on the first argument of fused_adapter that does not fit.
 
@@ -116,6 +124,7 @@ def check_arguments(
             raise ValueError(f"{name} must be on the device of x, {x.device}, got {tensor.device}")
     check_activation(activation)
     check_number("scale", scale)
+    check_memory(memory)
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from .checks import check_activation, check_number, check_size
+from .checks import check_activation, check_memory, check_number, check_size
 
 PLACEMENTS: dict[str, tuple[str, ...]] = {"houlsby": ("attention", "feed_forward")}  # the sub-layers adapted
 IMPLEMENTATIONS = ("fused", "reference")
@@ -36,6 +36,7 @@ class AdapterConfig:
         implementation: "fused" (FusedAdapter) or "reference" (ReferenceAdapter).
         dtype: of the adapter's weights: "float32", "bfloat16", "float16", "float64", or "auto": the base's dtype, but
             float32 where the base is 16-bit, since small updates are lost in 16-bit weights.
+        memory: what training keeps for the backward pass: "speed", "balanced" or "lean", as in fused_adapter.
 
     Raises:
         TypeError, ValueError: one line that names the argument, what was expected and what was given.
@@ -49,6 +50,7 @@ class AdapterConfig:
     init_std: float = 1e-2
     implementation: Literal["fused", "reference"] = "fused"
     dtype: str = "auto"
+    memory: str = "speed"
 
     def __post_init__(self) -> None:
         check_size("bottleneck", self.bottleneck)
@@ -64,6 +66,7 @@ class AdapterConfig:
             raise ValueError(f"init_std must be at least 0, got {self.init_std}")
         _check_choice("implementation", self.implementation, IMPLEMENTATIONS)
         _check_choice("dtype", self.dtype, WEIGHT_DTYPES)
+        check_memory(self.memory)
         object.__setattr__(self, "scale", float(self.scale))
         object.__setattr__(self, "init_std", float(self.init_std))
 

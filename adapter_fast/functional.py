@@ -25,6 +25,7 @@ def fused_adapter(
     residual: Tensor | Literal[False] | None = None,
     activation: str = "gelu",
     scale: float = 1.0,
+    memory: str = "speed",
 ) -> Tensor:
     """y = residual + scale · (act(x · W_downᵀ + b_down) · W_upᵀ + b_up), fused and differentiable.
 
@@ -41,6 +42,9 @@ def fused_adapter(
         residual: None adds x (Houlsby), a tensor [..., d] of x's dtype adds that (Pfeiffer), False adds nothing.
         activation: "gelu" (erf), "gelu_tanh", "relu", "silu", "tanh" or "identity".
         scale: finite factor on the adapter's branch.
+        memory: what training keeps for the backward pass besides x. "speed": act(z) and its slope, 2·T·m elements;
+            "balanced": z, T·m elements, and the activation is computed again; "lean": nothing, and z is computed
+            from x again, one more product and one more reading of x.
 
     Returns:
         y [..., d], contiguous, in the dtype of x; under autocast in autocast's dtype, as nn.Linear's output is.
@@ -48,9 +52,9 @@ def fused_adapter(
 
     Raises:
         TypeError: a tensor that is not floating point, weights of several dtypes, a residual of another dtype than x.
-        ValueError: mismatched shapes or devices, an unknown activation, a scale that is not finite.
+        ValueError: mismatched shapes or devices, an unknown activation or memory mode, a scale that is not finite.
     """
-    check_arguments(x, w_down, b_down, w_up, b_up, residual, activation, scale)
+    check_arguments(x, w_down, b_down, w_up, b_up, residual, activation, scale, memory)
     add_x = residual is None or residual is x
     other = residual if isinstance(residual, Tensor) and not add_x else None
     device_type = x.device.type
@@ -62,7 +66,7 @@ def fused_adapter(
     with _NOTHING if dtype is None else torch.autocast(device_type, enabled=False):
         if torch.is_grad_enabled():
             return FusedAdapterFunction.apply(
-                x, w_down, b_down, w_up, b_up, other, add_x, activation, float(scale), backend
+                x, w_down, b_down, w_up, b_up, other, add_x, activation, float(scale), backend, memory
             )
         return ops.forward(x, w_down, b_down, w_up, b_up, other, add_x, activation, float(scale), backend)
 
@@ -72,7 +76,7 @@ def explain(x: Tensor, w_down: Tensor, b_down: Tensor | None, w_up: Tensor, b_up
 
     Shapes, dtypes and errors as in fused_adapter; nothing is computed and x may be empty or on the meta device.
     """
-    check_arguments(x, w_down, b_down, w_up, b_up, None, "gelu", 1.0)
+    check_arguments(x, w_down, b_down, w_up, b_up, None, "gelu", 1.0, "speed")
     dtype = autocast_dtype(x.device.type) or x.dtype
     backend = select_backend(x.device, dtype)
     return Backend(backend.name, "; ".join([backend.reason, *ops.describe(x, dtype, w_down, w_up, backend.name)]))

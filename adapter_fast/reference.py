@@ -30,6 +30,7 @@ def reference_adapter(
     residual: Tensor | Literal[False] | None = None,
     activation: str = "gelu",
     scale: float = 1.0,
+    memory: str = "speed",
 ) -> Tensor:
     """y = residual + scale · (act(x · W_downᵀ + b_down) · W_upᵀ + b_up), in plain PyTorch.
 
@@ -42,6 +43,7 @@ def reference_adapter(
         residual: None adds x (Houlsby), a tensor [..., d] adds that, False adds nothing.
         activation: "gelu" (erf), "gelu_tanh", "relu", "silu", "tanh" or "identity".
         scale: factor on the adapter's branch.
+        memory: taken so that both have one signature; autograd keeps here what it always keeps.
 
     Returns:
         y [..., d] in the dtype of x; under autocast in autocast's dtype, as nn.Linear's output is.

@@ -1,8 +1,8 @@
 """Every launch that select_tiles can ask for, as arguments for an ahead-of-time compilation: no GPU, no tensors.
 
 `make aot` compiles these for each named architecture and fails on a spill. A case holds what the compiler would see of
-a call with all biases, everything saved and every gradient needed; in aligned ones the pointers, D and M are known to
-be divisible by 16, in ragged ones nothing is.
+a call with all biases, everything saved and every gradient needed; in aligned ones pointers are multiples of 16 bytes
+and UNIT says that rows are, in ragged ones nothing is known.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import triton.language as tl
 from .backward import bottleneck_dx_kernel, weight_grad_kernel
 from .expand import expand_kernel
 from .forward import bottleneck_forward_kernel
-from .tiles import LaunchConfig, Phase, Problem, select_tiles
+from .reduce import BLOCK_N, BLOCK_R, reduce_kernel
+from .shapes import TOKENS, LaunchConfig, Phase, Problem
+from .tiles import select_tiles
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
-PHASES: tuple[Phase, ...] = ("forward", "dx", "expand", "weight_grad")
+PHASES: tuple[Phase, ...] = ("forward", "dx", "dx_z", "dx_x", "expand", "weight_grad")
+HIDDEN = (768, 1024, 4096)
 BOTTLENECKS = (16, 32, 64, 128, 256, 512)
 # (x, weights, precision of float32 products)
 DTYPES = (
@@ -64,23 +67,24 @@ def _case(
     pointers: dict[str, str | None],
     scalars: dict[str, Any],
     constexprs: dict[str, Any],
-    aligned: bool,
+    unit: int,
 ) -> AotCase:
     x_dtype, w_dtype, precision = dtypes
     types = {name: f"*{dtype}" for name, dtype in pointers.items() if dtype is not None}
     types |= {name: kind for name, kind in scalars.items() if isinstance(kind, str)}
     fixed: dict[str, Any] = {name: None for name, dtype in pointers.items() if dtype is None}
     fixed |= {name: value for name, value in scalars.items() if not isinstance(value, str)}
-    fixed |= constexprs | {"PRECISION": precision, "ACC_DTYPE": tl.float32}
+    fixed |= constexprs | {"PRECISION": precision, "ACC_DTYPE": tl.float32, "UNIT": unit}
     fixed |= {"BLOCK_T": config.BLOCK_T, "BLOCK_D": config.BLOCK_D, "BLOCK_M": config.BLOCK_M}
-    rows = "aligned" if aligned else "ragged"
+    rows = "aligned" if unit > 1 else "ragged"
+    biases = ("b_down_ptr", "b_up_ptr", "bias_ptr")
     tiles = f"{config.BLOCK_T}x{config.BLOCK_D}x{config.BLOCK_M} w{config.num_warps} s{config.num_stages}"
     return AotCase(
         name=f"{kernel} {config.form} {x_dtype}/{w_dtype} {precision} {rows} {tiles}",
         fn=fn,
         signature=types,
         constexprs=fixed,
-        divisible_by_16=tuple(name for name in types if aligned and name not in ("T", "tokens_per_split", "scale")),
+        divisible_by_16=tuple(name for name in pointers if unit > 1 and name in types and name not in biases),
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         expects_tensor_core=x_dtype != "fp32" or precision == "tf32",
@@ -95,59 +99,98 @@ def _case(
     )
 
 
-def _forward(dtypes: tuple[str, str, str], config: LaunchConfig, aligned: bool) -> AotCase:
+def _forward(dtypes: tuple[str, str, str], config: LaunchConfig, unit: int) -> AotCase:
     x, w, _ = dtypes
     split = config.form == "split"
     pointers = {"x_ptr": x, "w_down_ptr": w, "b_down_ptr": w, "w_up_ptr": w, "b_up_ptr": w, "residual_ptr": x}
-    pointers |= {"y_ptr": None if split else x, "h_ptr": x, "slope_ptr": x}
+    pointers |= {"y_ptr": None if split else x, "h_ptr": x, "slope_ptr": x, "z_ptr": None}
     scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_xt": "i32", "stride_rt": "i32"}
-    return _case(
-        "forward", bottleneck_forward_kernel, dtypes, config, pointers, scalars, {"ACTIVATION": "gelu"}, aligned
-    )
+    constants = {"ACTIVATION": "gelu", "PARTIAL_SUMS": config.partial_sums, "EVICT_FIRST": config.evict_first}
+    return _case("forward", bottleneck_forward_kernel, dtypes, config, pointers, scalars, constants, unit)
 
 
-def _dx(dtypes: tuple[str, str, str], config: LaunchConfig, aligned: bool) -> AotCase:
+def _dx(phase: Phase, dtypes: tuple[str, str, str], config: LaunchConfig, unit: int) -> AotCase:
     x, w, _ = dtypes
-    split = config.form == "split"
-    pointers = {"dy_ptr": x, "slope_ptr": x, "w_up_ptr": w, "w_down_ptr": None if split else w}
+    split, lean = config.form == "split", phase == "dx_x"
+    pointers = {"dy_ptr": x, "x_ptr": x if lean else None, "h_ptr": None if phase == "dx" else x}
+    pointers |= {"slope_ptr": x if phase == "dx" else None, "z_ptr": x if phase == "dx_z" else None, "w_up_ptr": w}
+    pointers |= {"w_down_ptr": w if lean or not split else None, "b_down_ptr": w if lean else None}
     pointers |= {"dx_ptr": None if split else x, "dz_ptr": x, "db_down_ptr": "fp32"}
     pointers |= {"db_up_ptr": None if split else "fp32"}
-    scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_dyt": "i32"}
-    return _case("dx", bottleneck_dx_kernel, dtypes, config, pointers, scalars, {"ADD_DY": True}, aligned)
+    scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_dyt": "i32", "stride_xt": "i32"}
+    constants = {"ADD_DY": True, "ACTIVATION": "gelu", "EVICT_FIRST": config.evict_first}
+    return _case(phase, bottleneck_dx_kernel, dtypes, config, pointers, scalars, constants, unit)
 
 
-def _expand(dtypes: tuple[str, str, str], config: LaunchConfig, aligned: bool, backward: bool) -> AotCase:
+def _expand(dtypes: tuple[str, str, str], config: LaunchConfig, unit: int, backward: bool) -> AotCase:
     x, w, _ = dtypes
     pointers = {"h_ptr": x, "w_ptr": w, "bias_ptr": None if backward else w, "rows_ptr": x}
     pointers |= {"sums_ptr": "fp32" if backward else None, "out_ptr": x}
     scalars: dict[str, Any] = {"T": "i32", "D": "i32", "M": "i32", "scale": None if backward else "fp32"}
-    scalars |= {"stride_wm": "i32", "stride_wd": 1} if backward else {"stride_wm": 1, "stride_wd": "i32"}
     scalars |= {"stride_rt": "i32"}
     kernel = "expand dx" if backward else "expand y"
-    return _case(kernel, expand_kernel, dtypes, config, pointers, scalars, {"ADD_ROWS": True}, aligned)
+    constants = {"ADD_ROWS": True, "TRANSPOSED": backward}
+    return _case(kernel, expand_kernel, dtypes, config, pointers, scalars, constants, unit)
 
 
-def _weight_grad(dtypes: tuple[str, str, str], config: LaunchConfig, aligned: bool) -> AotCase:
+def _weight_grad(dtypes: tuple[str, str, str], config: LaunchConfig, unit: int) -> AotCase:
     x, _, precision = dtypes
     pointers: dict[str, str | None] = {"dy_ptr": x, "x_ptr": x, "h_ptr": x, "dz_ptr": x}
     pointers |= {"dw_down_ptr": "fp32", "dw_up_ptr": "fp32"}
     scalars = {"T": "i32", "D": "i32", "M": "i32", "tokens_per_split": "i32", "stride_dyt": "i32", "stride_xt": "i32"}
     # The weights themselves are not read here: their dtype does not matter.
-    return _case("weight_grad", weight_grad_kernel, (x, x, precision), config, pointers, scalars, {}, aligned)
+    return _case("weight_grad", weight_grad_kernel, (x, x, precision), config, pointers, scalars, {}, unit)
+
+
+def _reduce(w_dtype: str) -> AotCase:
+    names = ("dw_down", "dw_up", "db_down", "db_up")
+    signature = {f"{name}_ptr": "*fp32" for name in names} | {f"{name}_out_ptr": f"*{w_dtype}" for name in names}
+    integers = {name: "i32" for name in ("D", "M", "slots", "rows_down", "rows_up")}
+    return AotCase(
+        name=f"reduce to {w_dtype}",
+        fn=reduce_kernel,
+        signature=signature | integers | {"scale": "fp32"},
+        constexprs={"BLOCK_R": BLOCK_R, "BLOCK_N": BLOCK_N},
+        divisible_by_16=tuple(signature),
+        num_warps=4,
+        num_stages=3,
+        expects_tensor_core=False,
+        kernel="reduce",
+        form="",
+        x_dtype="fp32",
+        w_dtype=w_dtype,
+        precision="ieee",
+        BLOCK_T=BLOCK_R,
+        BLOCK_D=BLOCK_N,
+        BLOCK_M=0,
+    )
+
+
+def _launches(dtypes: tuple[str, str, str], problem: Problem) -> Iterator[AotCase]:
+    split = False
+    for phase in PHASES:
+        config = select_tiles(phase, problem)
+        if phase == "forward":
+            split |= config.form == "split"
+            yield _forward(dtypes, config, problem.unit)
+        elif phase == "weight_grad":
+            yield _weight_grad(dtypes, config, problem.unit)
+        elif phase == "expand":
+            if split:
+                yield _expand(dtypes, config, problem.unit, False)
+                yield _expand(dtypes, config, problem.unit, True)
+        else:
+            split |= config.form == "split"
+            yield _dx(phase, dtypes, config, problem.unit)
 
 
 def cases(arch: str) -> Iterator[AotCase]:
     """Each distinct launch on this architecture ("sm_80" … "gfx942"), once."""
+    yield from (_reduce(dtype) for dtype in _BYTES)
     seen = set()
-    for dtypes, m, aligned in product(DTYPES, BOTTLENECKS, (True, False)):
+    for dtypes, m, aligned, tokens, d in product(DTYPES, BOTTLENECKS, (True, False), TOKENS, HIDDEN):
         sizes = (_BYTES[dtypes[0]], _BYTES[dtypes[1]])
-        problem = Problem(1024, m, *sizes, dtypes[2], arch, aligned=aligned)
-        forward, dx, expand, weight_grad = (select_tiles(phase, problem) for phase in PHASES)
-        launches = [_forward(dtypes, forward, aligned), _dx(dtypes, dx, aligned)]
-        launches.append(_weight_grad(dtypes, weight_grad, aligned))
-        if "split" in (forward.form, dx.form):
-            launches += [_expand(dtypes, expand, aligned, False), _expand(dtypes, expand, aligned, True)]
-        for case in launches:
+        for case in _launches(dtypes, Problem(d, m, *sizes, dtypes[2], arch, aligned=aligned, tokens=tokens)):
             if case.name not in seen:
                 seen.add(case.name)
                 yield case

@@ -6,22 +6,31 @@ afterwards in a fixed order: no atomics, the same bits every time.
 dy, x, dx are [T, D]; h, slope, dz [T, M]; W_down [M, D], W_up [D, M].
 """
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
 
+from .activations import activate, activation_slope
 from .blocks import contract, expand_rows
 from .expand import launch_expand
-from .forward import ACC_DTYPES
-from .tiles import Problem, select_tiles, split_count
+from .plan import Launch, acc_dtype, prepare
+from .shapes import LaunchConfig, Phase, Problem
+from .tiles import programs, select_tiles, split_count
 
 
-@triton.jit(do_not_specialize=["T"])
-def bottleneck_dx_kernel(
+@triton.jit
+def dx_tile(
+    pid,
     dy_ptr,
+    x_ptr,
+    h_ptr,
     slope_ptr,
+    z_ptr,
     w_up_ptr,
     w_down_ptr,
+    b_down_ptr,
     dx_ptr,
     dz_ptr,
     db_down_ptr,
@@ -31,34 +40,53 @@ def bottleneck_dx_kernel(
     M,
     scale,
     stride_dyt,
+    stride_xt,
     ADD_DY: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
+    EVICT_FIRST: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """Programs: token tiles × tiles of the bottleneck; dx_ptr None leaves the second loop out."""
+    """One tile of tokens × one of the bottleneck. The slope is read, or made from z, or from x where that is given.
+
+    With z or x it comes before the first loop, together with h, so that no transcendental waits on that loop's sum.
+    """
     tiles_m = tl.cdiv(M, BLOCK_M)
-    pid = tl.program_id(0)
     tile_t = (pid // tiles_m).to(tl.int64)
     first_t = tile_t * BLOCK_T
     offs_t = tl.arange(0, BLOCK_T)  # [BLOCK_T]
     offs_m = (pid % tiles_m) * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
     mask_t = offs_t < T - first_t
     mask_m = offs_m < M
+    offs_tm = offs_t[:, None] * M + offs_m[None, :]  # [BLOCK_T, BLOCK_M]
+    mask_tm = mask_t[:, None] & mask_m[None, :]
+    dtype = dy_ptr.dtype.element_ty
+
+    if slope_ptr is None:
+        if x_ptr is not None:
+            z = tl.zeros((BLOCK_T, BLOCK_M), dtype=ACC_DTYPE)
+            x_rows = x_ptr + first_t * stride_xt + offs_t[:, None] * stride_xt
+            z = contract(z, x_rows, mask_t, w_down_ptr, 1, D, offs_m, mask_m, D, PRECISION, BLOCK_D)
+            if b_down_ptr is not None:
+                z += tl.load(b_down_ptr + offs_m, mask=mask_m, other=0.0).to(ACC_DTYPE)[None, :]
+        else:
+            z = tl.load(z_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0).to(ACC_DTYPE)
+        if h_ptr is not None:
+            tl.store(h_ptr + first_t * M + offs_tm, activate(z, ACTIVATION).to(dtype), mask=mask_tm)
+        slope = activation_slope(z, ACTIVATION)  # [BLOCK_T, BLOCK_M]
 
     dh = tl.zeros((BLOCK_T, BLOCK_M), dtype=ACC_DTYPE)
     dy_rows = dy_ptr + first_t * stride_dyt + offs_t[:, None] * stride_dyt
     dh = contract(dh, dy_rows, mask_t, w_up_ptr, M, 1, offs_m, mask_m, D, PRECISION, BLOCK_D)
-
-    offs_tm = offs_t[:, None] * M + offs_m[None, :]  # [BLOCK_T, BLOCK_M]
-    mask_tm = mask_t[:, None] & mask_m[None, :]
-    slope = tl.load(slope_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0).to(ACC_DTYPE)
+    if slope_ptr is not None:
+        slope = tl.load(slope_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0).to(ACC_DTYPE)
     dz = dh * slope * scale  # [BLOCK_T, BLOCK_M]
     if db_down_ptr is not None:
         tl.store(db_down_ptr + tile_t * M + offs_m, tl.sum(dz, axis=0), mask=mask_m)
-    dz = dz.to(dy_ptr.dtype.element_ty)
+    dz = dz.to(dtype)
     if dz_ptr is not None:
         tl.store(dz_ptr + first_t * M + offs_tm, dz, mask=mask_tm)
 
@@ -85,21 +113,26 @@ def bottleneck_dx_kernel(
             PRECISION,
             ACC_DTYPE,
             BLOCK_D,
+            EVICT_FIRST,
         )
 
 
-@triton.jit(do_not_specialize=["T", "tokens_per_split"])
-def weight_grad_kernel(
+@triton.jit
+def weight_grad_tile(
     dy_ptr,
     x_ptr,
     h_ptr,
     dz_ptr,
     dw_down_ptr,
     dw_up_ptr,
+    slot,
+    first,
+    tokens,
+    tile_d,
+    tile_m,
     T,
     D,
     M,
-    tokens_per_split,
     stride_dyt,
     stride_xt,
     PRECISION: tl.constexpr,
@@ -108,23 +141,17 @@ def weight_grad_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """Programs: runs of tokens × hidden tiles × bottleneck tiles; each owns one slot of dW_down and of dW_up.
+    """Slot `slot` of one [BLOCK_D, BLOCK_M] tile of both weights' gradients, from tokens first … first + tokens.
 
-    tokens_per_split is a multiple of BLOCK_T, so that a tile never reaches into the next run.
+    slot and first are 64-bit; tokens is a multiple of BLOCK_T, and tokens from T on count as zeros.
     """
-    tiles_m = tl.cdiv(M, BLOCK_M)
-    tiles_d = tl.cdiv(D, BLOCK_D)
-    pid = tl.program_id(0)
-    offs_m = (pid % tiles_m) * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
-    offs_d = (pid // tiles_m % tiles_d) * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
-    split = (pid // (tiles_m * tiles_d)).to(tl.int64)
+    offs_m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
+    offs_d = tile_d * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
     mask_m = offs_m < M
     mask_d = offs_d < D
-    first = split * tokens_per_split
-
     dw_up = tl.zeros((BLOCK_D, BLOCK_M), dtype=ACC_DTYPE)
     dw_down = tl.zeros((BLOCK_D, BLOCK_M), dtype=ACC_DTYPE)
-    for start_t in range(0, tokens_per_split, BLOCK_T):
+    for start_t in range(0, tokens, BLOCK_T):
         first_t = first + start_t
         offs_t = tl.arange(0, BLOCK_T)
         mask_t = offs_t < T - first_t
@@ -144,48 +171,236 @@ def weight_grad_kernel(
             dz = tl.load(dz_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0)
             dw_down = tl.dot(x, dz, dw_down, input_precision=PRECISION, out_dtype=ACC_DTYPE)
     mask_dm = mask_d[:, None] & mask_m[None, :]
-    slot = split * D * M
+    first_dm = slot * D * M
     if dw_up_ptr is not None:
-        tl.store(dw_up_ptr + slot + offs_d[:, None] * M + offs_m[None, :], dw_up, mask=mask_dm)
+        tl.store(dw_up_ptr + first_dm + offs_d[:, None] * M + offs_m[None, :], dw_up, mask=mask_dm)
     if dw_down_ptr is not None:
-        tl.store(dw_down_ptr + slot + offs_m[None, :] * D + offs_d[:, None], dw_down, mask=mask_dm)
+        tl.store(dw_down_ptr + first_dm + offs_m[None, :] * D + offs_d[:, None], dw_down, mask=mask_dm)
+
+
+@triton.jit(do_not_specialize=["T", "D", "M", "stride_dyt", "stride_xt"], do_not_specialize_on_alignment=["b_down_ptr"])
+def bottleneck_dx_kernel(
+    dy_ptr,
+    x_ptr,
+    h_ptr,
+    slope_ptr,
+    z_ptr,
+    w_up_ptr,
+    w_down_ptr,
+    b_down_ptr,
+    dx_ptr,
+    dz_ptr,
+    db_down_ptr,
+    db_up_ptr,
+    T,
+    D,
+    M,
+    scale,
+    stride_dyt,
+    stride_xt,
+    ADD_DY: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ACC_DTYPE: tl.constexpr,
+    UNIT: tl.constexpr,
+    EVICT_FIRST: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
+    """Tile after tile, as in bottleneck_forward_kernel; dx_ptr None leaves the second loop out."""
+    D = D // UNIT * UNIT
+    M = M // UNIT * UNIT
+    stride_dyt = stride_dyt // UNIT * UNIT
+    stride_xt = stride_xt // UNIT * UNIT
+    tiles = tl.cdiv(T, BLOCK_T) * tl.cdiv(M, BLOCK_M)
+    for pid in tl.range(tl.program_id(0), tiles, tl.num_programs(0), disable_licm=True):
+        dx_tile(
+            pid,
+            dy_ptr,
+            x_ptr,
+            h_ptr,
+            slope_ptr,
+            z_ptr,
+            w_up_ptr,
+            w_down_ptr,
+            b_down_ptr,
+            dx_ptr,
+            dz_ptr,
+            db_down_ptr,
+            db_up_ptr,
+            T,
+            D,
+            M,
+            scale,
+            stride_dyt,
+            stride_xt,
+            ADD_DY,
+            ACTIVATION,
+            PRECISION,
+            ACC_DTYPE,
+            EVICT_FIRST,
+            BLOCK_T,
+            BLOCK_D,
+            BLOCK_M,
+        )
+
+
+@triton.jit(do_not_specialize=["T", "D", "M", "tokens_per_split", "stride_dyt", "stride_xt"])
+def weight_grad_kernel(
+    dy_ptr,
+    x_ptr,
+    h_ptr,
+    dz_ptr,
+    dw_down_ptr,
+    dw_up_ptr,
+    T,
+    D,
+    M,
+    tokens_per_split,
+    stride_dyt,
+    stride_xt,
+    PRECISION: tl.constexpr,
+    ACC_DTYPE: tl.constexpr,
+    UNIT: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
+    """Programs: runs of tokens × hidden tiles × bottleneck tiles; each owns one slot of dW_down and of dW_up.
+
+    tokens_per_split is a multiple of BLOCK_T, so that a tile never reaches into the next run.
+    """
+    D = D // UNIT * UNIT
+    M = M // UNIT * UNIT
+    stride_dyt = stride_dyt // UNIT * UNIT
+    stride_xt = stride_xt // UNIT * UNIT
+    tiles_m = tl.cdiv(M, BLOCK_M)
+    tiles_d = tl.cdiv(D, BLOCK_D)
+    pid = tl.program_id(0)
+    split = (pid // (tiles_m * tiles_d)).to(tl.int64)
+    weight_grad_tile(
+        dy_ptr,
+        x_ptr,
+        h_ptr,
+        dz_ptr,
+        dw_down_ptr,
+        dw_up_ptr,
+        split,
+        split * tokens_per_split,
+        tokens_per_split,
+        pid // tiles_m % tiles_d,
+        pid % tiles_m,
+        T,
+        D,
+        M,
+        stride_dyt,
+        stride_xt,
+        PRECISION,
+        ACC_DTYPE,
+        BLOCK_T,
+        BLOCK_D,
+        BLOCK_M,
+    )
+
+
+@cache
+def _launch_dx(
+    problem: Problem,
+    config: LaunchConfig,
+    dtypes: tuple[torch.dtype, torch.dtype],
+    activation: str,
+    add_dy: bool,
+    present: tuple[bool, ...],
+) -> Launch:
+    return prepare(
+        bottleneck_dx_kernel,
+        config,
+        problem,
+        dtypes[0],
+        ADD_DY=add_dy,
+        ACTIVATION=activation,
+        PRECISION=problem.precision,
+        ACC_DTYPE=acc_dtype(dtypes[0]),
+        UNIT=problem.unit,
+        EVICT_FIRST=config.evict_first,
+    )
+
+
+@cache
+def _launch_weight_grad(
+    problem: Problem, config: LaunchConfig, dtype: torch.dtype, present: tuple[bool, ...]
+) -> Launch:
+    return prepare(
+        weight_grad_kernel,
+        config,
+        problem,
+        dtype,
+        PRECISION=problem.precision,
+        ACC_DTYPE=acc_dtype(dtype),
+        UNIT=problem.unit,
+    )
+
+
+def dx_phase(slope: torch.Tensor | None, z: torch.Tensor | None) -> Phase:
+    """Which row of the tables serves the dx launch: the slope is read, made from z, or from x."""
+    return "dx" if slope is not None else "dx_z" if z is not None else "dx_x"
+
+
+def partial_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of partial sums over tokens."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def launch_dx(
     dy: torch.Tensor,
-    slope: torch.Tensor,
+    x: torch.Tensor | None,
+    slope: torch.Tensor | None,
+    z: torch.Tensor | None,
     w_down: torch.Tensor | None,
+    b_down: torch.Tensor | None,
     w_up: torch.Tensor,
     add_dy: bool,
+    activation: str,
     scale: float,
+    need_dx: bool,
+    save_h: bool,
     save_dz: bool,
     need_b_down: bool,
     need_b_up: bool,
     problem: Problem,
-) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """dy [T, d] with T ≥ 1, slope [T, m] → dx [T, d], dz [T, m] and the partial sums of db_down and of Σ dy.
+) -> tuple[torch.Tensor | None, ...]:
+    """dy [T, d] with T ≥ 1 → dx [T, d], h and dz [T, m], the partial sums of db_down and of Σ dy; None if not needed.
 
-    w_down None: dx is not needed. Each result is None unless needed; Σ dy comes only together with dx.
+    One of slope [T, m], z [T, m] and x [T, d] with W_down and b_down is given. h is for the weight gradient where it
+    was not saved; Σ dy comes only together with dx.
     """
     T, D = dy.shape
     M = w_up.shape[1]
-    config = select_tiles("dx", problem)
+    config = select_tiles(dx_phase(slope, z), problem)
     split = config.form == "split"
-    constants = {"PRECISION": problem.precision, "ACC_DTYPE": ACC_DTYPES.get(dy.dtype, tl.float32)}
-    partial = torch.float64 if dy.dtype == torch.float64 else torch.float32
-    tiles = triton.cdiv(T, config.BLOCK_T)
-    dx = None if w_down is None else dy.new_empty((T, D))
-    dz = dy.new_empty((T, M)) if save_dz or (split and dx is not None) else None
-    db_down = dy.new_empty((tiles, M), dtype=partial) if need_b_down else None
-    expand = select_tiles("expand", problem) if split else config
+    partial = partial_dtype(dy.dtype)
+    rows = -(-T // config.BLOCK_T)
+    dx = dy.new_empty((T, D)) if need_dx else None
+    h = dy.new_empty((T, M)) if save_h else None
+    dz = dy.new_empty((T, M)) if save_dz or (split and need_dx) else None
+    db_down = dy.new_empty((rows, M), dtype=partial) if need_b_down else None
     db_up = None
-    if need_b_up and dx is not None:
-        db_up = dy.new_empty((triton.cdiv(T, expand.BLOCK_T), D), dtype=partial)
-    bottleneck_dx_kernel[(tiles * triton.cdiv(M, config.BLOCK_M),)](
+    if need_b_up and need_dx:
+        sums_rows = -(-T // select_tiles("expand", problem).BLOCK_T) if split else rows
+        db_up = dy.new_empty((sums_rows, D), dtype=partial)
+    recompute = slope is None and z is None
+    present = (recompute, slope is None, need_dx, h is None, dz is None, b_down is None, need_b_down, db_up is None)
+    _launch_dx(problem, config, (dy.dtype, w_up.dtype), activation, add_dy, present)(
+        programs(config, rows * -(-M // config.BLOCK_M), problem.sms),
         dy_ptr=dy,
+        x_ptr=x if recompute else None,
+        h_ptr=h,
         slope_ptr=slope,
+        z_ptr=z,
         w_up_ptr=w_up,
-        w_down_ptr=None if split else w_down,
+        w_down_ptr=w_down if recompute or (need_dx and not split) else None,
+        b_down_ptr=b_down if recompute else None,
         dx_ptr=None if split else dx,
         dz_ptr=dz,
         db_down_ptr=db_down,
@@ -195,17 +410,11 @@ def launch_dx(
         M=M,
         scale=scale,
         stride_dyt=dy.stride(0),
-        ADD_DY=add_dy,
-        BLOCK_T=config.BLOCK_T,
-        BLOCK_D=config.BLOCK_D,
-        BLOCK_M=config.BLOCK_M,
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
-        **constants,
+        stride_xt=x.stride(0) if recompute and x is not None else 0,
     )
-    if split and dx is not None:
-        launch_expand(dz, w_down, D, 1, None, dy, add_dy, db_up, dx, None, expand, constants)
-    return dx, dz, db_down, db_up
+    if split and dx is not None and dz is not None and w_down is not None:
+        launch_expand(dz, w_down, True, None, dy, add_dy, db_up, dx, None, problem)
+    return dx, h, dz, db_down, db_up
 
 
 def launch_weight_grad(
@@ -222,14 +431,15 @@ def launch_weight_grad(
     """
     T, D = dy.shape
     config = select_tiles("weight_grad", problem)
-    partial = torch.float64 if dy.dtype == torch.float64 else torch.float32
-    tiles = triton.cdiv(D, config.BLOCK_D) * triton.cdiv(M, config.BLOCK_M)
+    partial = partial_dtype(dy.dtype)
+    tiles = -(-D // config.BLOCK_D) * -(-M // config.BLOCK_M)
     splits = split_count(T, tiles, config.BLOCK_T, problem.sms)
-    tokens_per_split = triton.cdiv(triton.cdiv(T, splits), config.BLOCK_T) * config.BLOCK_T
-    splits = triton.cdiv(T, tokens_per_split)
+    tokens_per_split = -(-T // (splits * config.BLOCK_T)) * config.BLOCK_T
+    splits = -(-T // tokens_per_split)
     dw_down = None if x is None else dy.new_empty((splits, M, D), dtype=partial)
     dw_up = None if h is None else dy.new_empty((splits, D, M), dtype=partial)
-    weight_grad_kernel[(tiles * splits,)](
+    _launch_weight_grad(problem, config, dy.dtype, (x is None, h is None))(
+        tiles * splits,
         dy_ptr=dy,
         x_ptr=x,
         h_ptr=h,
@@ -242,12 +452,5 @@ def launch_weight_grad(
         tokens_per_split=tokens_per_split,
         stride_dyt=dy.stride(0),
         stride_xt=0 if x is None else x.stride(0),
-        PRECISION=problem.precision,
-        ACC_DTYPE=ACC_DTYPES.get(dy.dtype, tl.float32),
-        BLOCK_T=config.BLOCK_T,
-        BLOCK_D=config.BLOCK_D,
-        BLOCK_M=config.BLOCK_M,
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
     )
     return dw_down, dw_up

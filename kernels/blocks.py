@@ -17,8 +17,12 @@ def contract(
     K,
     PRECISION: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    PARTIAL_SUMS: tl.constexpr = False,
 ):
-    """acc + rows [BLOCK_T, K] · W [K, BLOCK_N], accumulated in acc's dtype; W is converted to the rows' dtype."""
+    """acc + rows [BLOCK_T, K] · W [K, BLOCK_N], accumulated in acc's dtype; W is converted to the rows' dtype.
+
+    PARTIAL_SUMS adds the products of BLOCK_K columns one by one, in the order and with the bits of the sliced form.
+    """
     for start_k in range(0, K, BLOCK_K):
         offs_k = start_k + tl.arange(0, BLOCK_K)
         mask_k = offs_k < K
@@ -28,7 +32,10 @@ def contract(
             mask=mask_k[:, None] & mask_n[None, :],
             other=0.0,
         )  # [BLOCK_K, BLOCK_N]
-        acc = tl.dot(a, w.to(a.dtype), acc, input_precision=PRECISION, out_dtype=acc.dtype)
+        if PARTIAL_SUMS:
+            acc += tl.dot(a, w.to(a.dtype), input_precision=PRECISION, out_dtype=acc.dtype)
+        else:
+            acc = tl.dot(a, w.to(a.dtype), acc, input_precision=PRECISION, out_dtype=acc.dtype)
     return acc
 
 
@@ -44,8 +51,12 @@ def finish(
     offs_d,  # [BLOCK_D]
     mask_d,  # [BLOCK_D]
     ADD_ROWS: tl.constexpr,
+    EVICT_FIRST: tl.constexpr = False,
 ):
-    """Store scale · (acc + bias) + rows, and the rows' column sums; bias, scale, rows and sums may be None."""
+    """Store scale · (acc + bias) + rows, and the rows' column sums; bias, scale, rows and sums may be None.
+
+    EVICT_FIRST: the output shall leave the cache before the rows, of which there is a second reading to come.
+    """
     mask_td = mask_t[:, None] & mask_d[None, :]
     if bias_ptr is not None:
         acc += tl.load(bias_ptr + offs_d, mask=mask_d, other=0.0).to(acc.dtype)[None, :]
@@ -57,7 +68,12 @@ def finish(
             acc += added
         if sums_ptr is not None:
             tl.store(sums_ptr + offs_d, tl.sum(added, axis=0), mask=mask_d)
-    tl.store(out_rows + offs_d[None, :], acc.to(out_rows.dtype.element_ty), mask=mask_td)
+    tl.store(
+        out_rows + offs_d[None, :],
+        acc.to(out_rows.dtype.element_ty),
+        mask=mask_td,
+        eviction_policy="evict_first" if EVICT_FIRST else "",
+    )
 
 
 @triton.jit
@@ -79,6 +95,7 @@ def expand_rows(
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    EVICT_FIRST: tl.constexpr = False,
 ):
     """Store scale · (h · W [BLOCK_M, D] + bias) + rows over the whole hidden dimension, last tile first.
 
@@ -94,4 +111,4 @@ def expand_rows(
             other=0.0,
         )  # [BLOCK_M, BLOCK_D]
         out = tl.dot(h, w.to(h.dtype), input_precision=PRECISION, out_dtype=ACC_DTYPE)  # [BLOCK_T, BLOCK_D]
-        finish(out, bias_ptr, scale, rows, sums_ptr, out_rows, mask_t, offs_d, mask_d, ADD_ROWS)
+        finish(out, bias_ptr, scale, rows, sums_ptr, out_rows, mask_t, offs_d, mask_d, ADD_ROWS, EVICT_FIRST)

@@ -1,9 +1,11 @@
 """The fused forward: y = residual + scale · (act(x · W_downᵀ + b_down) · W_upᵀ + b_up) in one launch.
 
 A program owns BLOCK_T tokens. Its first loop walks the hidden dimension and accumulates z [BLOCK_T, BLOCK_M]; its
-second loop walks it backwards and writes y once. x, y, residual are [T, D]; W_down [M, D], W_up [D, M]; h = act(z) and
-slope = act'(z) are [T, M] in x's dtype. Products accumulate in float32 (float64 for float64 under the interpreter).
+second loop walks it backwards and writes y once. x, y, residual are [T, D]; W_down [M, D], W_up [D, M]; z, h = act(z)
+and slope = act'(z) are [T, M] in x's dtype. Products accumulate in float32 (float64 for float64 in the interpreter).
 """
+
+from functools import cache
 
 import torch
 import triton
@@ -12,13 +14,14 @@ import triton.language as tl
 from .activations import activate, activation_slope
 from .blocks import contract, expand_rows
 from .expand import launch_expand
-from .tiles import Problem, select_tiles
+from .plan import Launch, acc_dtype, prepare
+from .shapes import LaunchConfig, Problem
+from .tiles import programs, select_tiles
 
-ACC_DTYPES = {torch.float64: tl.float64}
 
-
-@triton.jit(do_not_specialize=["T"])
-def bottleneck_forward_kernel(
+@triton.jit
+def forward_tile(
+    pid,
     x_ptr,
     w_down_ptr,
     b_down_ptr,
@@ -28,6 +31,7 @@ def bottleneck_forward_kernel(
     y_ptr,
     h_ptr,
     slope_ptr,
+    z_ptr,
     T,
     D,
     M,
@@ -37,13 +41,14 @@ def bottleneck_forward_kernel(
     ACTIVATION: tl.constexpr,
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
+    PARTIAL_SUMS: tl.constexpr,
+    EVICT_FIRST: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """Programs: token tiles × tiles of the bottleneck; y_ptr None leaves the second loop to expand_kernel."""
+    """One tile of tokens × one of the bottleneck; pid counts them, the bottleneck's fastest."""
     tiles_m = tl.cdiv(M, BLOCK_M)
-    pid = tl.program_id(0)
     # 64 bits to the tile's first row, 32 within the tile: ops/layout.py keeps row strides below 2²⁴.
     first_t = (pid // tiles_m).to(tl.int64) * BLOCK_T
     offs_t = tl.arange(0, BLOCK_T)  # [BLOCK_T]
@@ -53,12 +58,14 @@ def bottleneck_forward_kernel(
 
     z = tl.zeros((BLOCK_T, BLOCK_M), dtype=ACC_DTYPE)
     x_rows = x_ptr + first_t * stride_xt + offs_t[:, None] * stride_xt
-    z = contract(z, x_rows, mask_t, w_down_ptr, 1, D, offs_m, mask_m, D, PRECISION, BLOCK_D)
+    z = contract(z, x_rows, mask_t, w_down_ptr, 1, D, offs_m, mask_m, D, PRECISION, BLOCK_D, PARTIAL_SUMS)
     if b_down_ptr is not None:
         z += tl.load(b_down_ptr + offs_m, mask=mask_m, other=0.0).to(ACC_DTYPE)[None, :]
 
     offs_tm = offs_t[:, None] * M + offs_m[None, :]  # [BLOCK_T, BLOCK_M]
     mask_tm = mask_t[:, None] & mask_m[None, :]
+    if z_ptr is not None:
+        tl.store(z_ptr + first_t * M + offs_tm, z.to(z_ptr.dtype.element_ty), mask=mask_tm)
     if slope_ptr is not None:
         slope = activation_slope(z, ACTIVATION)
         tl.store(slope_ptr + first_t * M + offs_tm, slope.to(slope_ptr.dtype.element_ty), mask=mask_tm)
@@ -89,7 +96,101 @@ def bottleneck_forward_kernel(
             PRECISION,
             ACC_DTYPE,
             BLOCK_D,
+            EVICT_FIRST,
         )
+
+
+@triton.jit(
+    do_not_specialize=["T", "D", "M", "stride_xt", "stride_rt"],
+    do_not_specialize_on_alignment=["b_down_ptr", "b_up_ptr"],
+)
+def bottleneck_forward_kernel(
+    x_ptr,
+    w_down_ptr,
+    b_down_ptr,
+    w_up_ptr,
+    b_up_ptr,
+    residual_ptr,
+    y_ptr,
+    h_ptr,
+    slope_ptr,
+    z_ptr,
+    T,
+    D,
+    M,
+    scale,
+    stride_xt,
+    stride_rt,
+    ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ACC_DTYPE: tl.constexpr,
+    UNIT: tl.constexpr,
+    PARTIAL_SUMS: tl.constexpr,
+    EVICT_FIRST: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
+    """Tile after tile for each program, or one where there are as many programs; y_ptr None: expand_kernel makes y.
+
+    UNIT divides D, M and the strides: that many elements are 16 bytes, or 1 where rows start anywhere.
+    """
+    D = D // UNIT * UNIT
+    M = M // UNIT * UNIT
+    stride_xt = stride_xt // UNIT * UNIT
+    stride_rt = stride_rt // UNIT * UNIT
+    tiles = tl.cdiv(T, BLOCK_T) * tl.cdiv(M, BLOCK_M)
+    # Hoisted out of this loop, the tiles' addresses would take 80 registers a thread.
+    for pid in tl.range(tl.program_id(0), tiles, tl.num_programs(0), disable_licm=True):
+        forward_tile(
+            pid,
+            x_ptr,
+            w_down_ptr,
+            b_down_ptr,
+            w_up_ptr,
+            b_up_ptr,
+            residual_ptr,
+            y_ptr,
+            h_ptr,
+            slope_ptr,
+            z_ptr,
+            T,
+            D,
+            M,
+            scale,
+            stride_xt,
+            stride_rt,
+            ACTIVATION,
+            PRECISION,
+            ACC_DTYPE,
+            PARTIAL_SUMS,
+            EVICT_FIRST,
+            BLOCK_T,
+            BLOCK_D,
+            BLOCK_M,
+        )
+
+
+@cache
+def _launch(
+    problem: Problem,
+    config: LaunchConfig,
+    dtypes: tuple[torch.dtype, torch.dtype],
+    activation: str,
+    present: tuple[bool, ...],
+) -> Launch:
+    return prepare(
+        bottleneck_forward_kernel,
+        config,
+        problem,
+        dtypes[0],
+        ACTIVATION=activation,
+        PRECISION=problem.precision,
+        ACC_DTYPE=acc_dtype(dtypes[0]),
+        UNIT=problem.unit,
+        PARTIAL_SUMS=config.partial_sums,
+        EVICT_FIRST=config.evict_first,
+    )
 
 
 def launch_forward(
@@ -103,23 +204,27 @@ def launch_forward(
     scale: float,
     save_h: bool,
     save_slope: bool,
+    save_z: bool,
     problem: Problem,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """x [T, d] and residual [T, d] or None, unit stride in d; dense weights → y [T, d], h [T, m], slope [T, m].
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """x [T, d] and residual [T, d] or None, unit stride in d; dense weights → y [T, d], h, slope and z [T, m].
 
-    h and slope are [0, m] unless they are to be saved. T = 0 launches nothing.
+    h, slope and z are None unless they are to be saved. T = 0 launches nothing.
     """
     T, D = x.shape
     M = w_down.shape[0]
     config = select_tiles("forward", problem)
     split = config.form == "split"
     y = x.new_empty((T, D))
-    h = x.new_empty((T if save_h or split else 0, M))
-    slope = x.new_empty((T if save_slope else 0, M))
+    h = x.new_empty((T, M)) if save_h or split else None
+    slope = x.new_empty((T, M)) if save_slope else None
+    z = x.new_empty((T, M)) if save_z else None
     if T == 0:
-        return y, h, slope
-    constants = {"PRECISION": problem.precision, "ACC_DTYPE": ACC_DTYPES.get(x.dtype, tl.float32)}
-    bottleneck_forward_kernel[(triton.cdiv(T, config.BLOCK_T) * triton.cdiv(M, config.BLOCK_M),)](
+        return y, h if save_h else None, slope, z
+    present = (b_down is None, b_up is None, residual is None, h is None, slope is None, z is None)
+    tiles = -(-T // config.BLOCK_T) * -(-M // config.BLOCK_M)
+    _launch(problem, config, (x.dtype, w_down.dtype), activation, present)(
+        programs(config, tiles, problem.sms),
         x_ptr=x,
         w_down_ptr=w_down,
         b_down_ptr=b_down,
@@ -127,23 +232,16 @@ def launch_forward(
         b_up_ptr=b_up,
         residual_ptr=residual,
         y_ptr=None if split else y,
-        h_ptr=h if save_h or split else None,
-        slope_ptr=slope if save_slope else None,
+        h_ptr=h,
+        slope_ptr=slope,
+        z_ptr=z,
         T=T,
         D=D,
         M=M,
         scale=scale,
         stride_xt=x.stride(0),
         stride_rt=0 if residual is None else residual.stride(0),
-        ACTIVATION=activation,
-        BLOCK_T=config.BLOCK_T,
-        BLOCK_D=config.BLOCK_D,
-        BLOCK_M=config.BLOCK_M,
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
-        **constants,
     )
-    if split:
-        tiles = select_tiles("expand", problem)
-        launch_expand(h, w_up, 1, M, b_up, residual, residual is not None, None, y, scale, tiles, constants)
-    return y, h if save_h else h.new_empty((0, M)), slope
+    if h is not None and split:
+        launch_expand(h, w_up, False, b_up, residual, residual is not None, None, y, scale, problem)
+    return y, h if save_h else None, slope, z

@@ -1,258 +1,134 @@
 """Which tiles a launch uses: pure Python, no triton import, no timing, the same answer for the same arguments.
 
-The number of tokens never enters: the order in which a row of y or dx is summed, and so its bits, do not depend on
-what else is in the batch. The tables come from ahead-of-time compilation (`make aot`) with Triton 3.6.0 and 3.9.0: wide
-tiles that do not spill, fit the architecture's shared memory and use its tensor cores for 16-bit products. None of
-them was chosen by a measurement on a GPU yet.
+The order in which a row of y or dx is summed, and so its bits, does not depend on what else is in the batch: the number
+of tokens may change how many rows a program takes, never LaunchConfig.order. Measured choices (tuned/) come first, then
+the rules below over the static tables (tables.py). A form that no GPU has run is taken only where it is asked for.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
-from typing import Literal
 
-Phase = Literal["forward", "dx", "expand", "weight_grad"]
+from . import tuned
+from .shapes import TOKENS, LaunchConfig, Phase, Problem, bucket, family, kind, padded
+from .tables import DEPARTURES, TABLES
 
-
-@dataclass(frozen=True)
-class LaunchConfig:
-    """One launch: form "fused" (one kernel per direction) or "split" (a launch for each projection), and its tiles."""
-
-    form: Literal["fused", "split"]
-    BLOCK_T: int
-    BLOCK_D: int
-    BLOCK_M: int
-    num_warps: int
-    num_stages: int
+__all__ = ["TOKENS", "LaunchConfig", "Phase", "Problem", "bucket", "family", "kind", "padded", "select_tiles"]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What the choice of tiles depends on.
+# Forms that no GPU has run yet: a user names them in this variable, separated by commas.
+OPTIONAL_FORMS = ("resident", "sliced", "queue")
+VARIABLE = "ADAPTER_FAST_KERNELS"
 
-    D, M: hidden and bottleneck size; x_bytes, w_bytes: bytes of one element of x and of the weights;
-    precision: "ieee" or "tf32", of float32 products; arch: "sm_90", "gfx942", …; sms: its multiprocessors;
-    aligned: every row of every tensor starts at a multiple of 16 bytes, and D and M are multiples of 16.
+
+def requested_forms() -> tuple[str, ...]:
+    """The optional forms that the environment variable names.
+
+    Raises:
+        ValueError: a name that is none of OPTIONAL_FORMS.
     """
-
-    D: int
-    M: int
-    x_bytes: int
-    w_bytes: int
-    precision: str
-    arch: str
-    sms: int = 132
-    aligned: bool = True
-
-
-# Kinds of product: "16" 16-bit x and weights, "16/32" 16-bit x under 32-bit weights, "tf32" and "ieee" 32-bit x.
-# A row of a table: phase → bottleneck padded to a power of two → (BLOCK_T, BLOCK_D, num_warps, num_stages), where a
-# missing bottleneck means the split form, whose launches are ("down", "expand") → (BLOCK_T, BLOCK_D, BLOCK_M, …).
-_Row = dict[object, tuple[int, ...]]
-
-_HALF: _Row = {
-    ("forward", 16): (64, 64, 4, 3),
-    ("forward", 32): (64, 64, 4, 3),
-    ("forward", 64): (128, 64, 8, 3),
-    ("forward", 128): (128, 64, 8, 3),
-    ("forward", 256): (64, 64, 8, 3),
-    ("dx", 16): (64, 64, 4, 3),
-    ("dx", 32): (64, 64, 4, 3),
-    ("dx", 64): (128, 64, 8, 3),
-    ("dx", 128): (128, 64, 8, 3),
-    ("dx", 256): (64, 64, 8, 3),
-    "down": (64, 64, 128, 4, 3),
-    "expand": (64, 128, 64, 4, 3),
-    ("weight_grad", 16): (64, 64, 4, 3),
-    ("weight_grad", 32): (64, 64, 4, 3),
-    ("weight_grad", 64): (64, 64, 4, 3),
-    ("weight_grad", 128): (64, 64, 4, 3),
-}
-_TF32: _Row = {
-    ("forward", 16): (64, 64, 4, 3),
-    ("forward", 32): (64, 64, 4, 3),
-    ("forward", 64): (128, 64, 8, 3),
-    ("forward", 128): (128, 32, 8, 3),
-    ("forward", 256): (64, 32, 8, 3),
-    ("dx", 16): (64, 64, 4, 3),
-    ("dx", 32): (64, 64, 4, 3),
-    ("dx", 64): (128, 64, 8, 3),
-    ("dx", 128): (128, 32, 8, 3),
-    ("dx", 256): (64, 32, 8, 3),
-    "down": (64, 32, 128, 4, 3),
-    "expand": (64, 128, 32, 4, 3),
-    ("weight_grad", 16): (64, 64, 4, 2),
-    ("weight_grad", 32): (64, 64, 4, 2),
-    ("weight_grad", 64): (64, 64, 4, 2),
-}
-_IEEE: _Row = {
-    ("forward", 16): (64, 32, 8, 2),
-    ("forward", 32): (64, 32, 8, 2),
-    ("forward", 64): (64, 32, 8, 2),
-    ("forward", 128): (64, 16, 8, 2),
-    ("dx", 16): (64, 32, 8, 2),
-    ("dx", 32): (64, 32, 8, 2),
-    ("dx", 64): (64, 32, 8, 2),
-    ("dx", 128): (64, 16, 8, 2),
-    "down": (64, 32, 64, 8, 2),
-    "expand": (64, 64, 32, 8, 2),
-    ("weight_grad", 16): (32, 64, 8, 2),
-    ("weight_grad", 32): (16, 64, 8, 2),
-    ("weight_grad", 64): (32, 64, 8, 2),
-}
-# Rows that start anywhere are loaded element by element, through registers: narrower tiles, and nothing is pipelined.
-_RAGGED: _Row = {
-    ("forward", 16): (64, 64, 8, 1),
-    ("forward", 32): (64, 64, 8, 1),
-    ("forward", 64): (64, 64, 8, 1),
-    ("forward", 128): (64, 32, 8, 1),
-    ("dx", 16): (64, 64, 8, 1),
-    ("dx", 32): (64, 64, 8, 1),
-    ("dx", 64): (64, 64, 8, 1),
-    ("dx", 128): (64, 32, 8, 1),
-    "down": (64, 64, 64, 8, 1),
-    "expand": (64, 64, 64, 8, 1),
-    ("weight_grad", 16): (32, 64, 8, 1),
-    ("weight_grad", 32): (32, 64, 8, 1),
-    ("weight_grad", 64): (32, 64, 8, 1),
-}
-_RAGGED_IEEE: _Row = {
-    ("forward", 16): (32, 32, 8, 1),
-    ("forward", 32): (32, 32, 8, 1),
-    ("forward", 64): (16, 16, 4, 1),
-    ("forward", 128): (16, 16, 8, 1),
-    ("dx", 16): (32, 32, 8, 1),
-    ("dx", 32): (32, 32, 8, 1),
-    ("dx", 64): (16, 16, 4, 1),
-    ("dx", 128): (16, 16, 8, 1),
-    "down": (32, 32, 32, 8, 1),
-    "expand": (32, 64, 32, 8, 1),
-    ("weight_grad", 16): (32, 64, 8, 1),
-    ("weight_grad", 32): (32, 64, 8, 1),
-}
-_TABLES: dict[str, _Row] = {
-    "16": _HALF,
-    "16/32": _HALF,
-    "tf32": _TF32,
-    "ieee": _IEEE,
-    "16 ragged": _RAGGED,
-    "16/32 ragged": _RAGGED,
-    "tf32 ragged": _RAGGED,
-    "ieee ragged": _RAGGED_IEEE,
-}
-
-_RAGGED_AMD: _Row = {(phase, m): (64, 32, 8, 1) for phase in ("forward", "dx") for m in (32, 64)}
-
-# Where a family departs from the table; () takes the fused form away.
-_DEPARTURES: dict[tuple[str, str], _Row] = {
-    ("sm_80", "16"): {
-        ("forward", 256): (64, 32, 8, 2),
-        ("dx", 256): (64, 32, 8, 2),
-        ("weight_grad", 32): (64, 64, 4, 2),
-    },
-    ("sm_80", "16/32"): {
-        ("forward", 256): (64, 32, 8, 2),
-        ("dx", 256): (64, 32, 8, 2),
-        ("weight_grad", 32): (64, 64, 4, 2),
-    },
-    ("sm_80", "tf32"): {("dx", 128): (64, 32, 8, 2)},
-    ("sm_100", "16"): {("forward", 64): (64, 64, 4, 3)},
-    ("sm_100", "16/32"): {("forward", 16): (64, 32, 4, 3), ("forward", 32): (64, 64, 4, 2)},
-    ("sm_120", "16"): {
-        ("forward", 256): (64, 32, 8, 2),
-        ("dx", 256): (64, 32, 8, 2),
-        ("weight_grad", 16): (32, 64, 4, 2),
-        ("weight_grad", 64): (64, 64, 4, 2),
-        ("weight_grad", 128): (32, 64, 4, 2),
-    },
-    ("sm_120", "16/32"): {
-        ("forward", 32): (64, 64, 4, 2),
-        ("forward", 128): (128, 32, 8, 2),
-        ("forward", 256): (64, 32, 8, 2),
-        ("dx", 128): (128, 32, 8, 2),
-        ("dx", 256): (64, 32, 8, 2),
-        "down": (64, 64, 128, 8, 2),
-        ("weight_grad", 16): (32, 64, 4, 2),
-        ("weight_grad", 64): (64, 64, 4, 2),
-        ("weight_grad", 128): (32, 64, 4, 2),
-    },
-    ("sm_120", "tf32"): {
-        ("forward", 128): (64, 32, 4, 3),
-        ("dx", 128): (64, 32, 4, 3),
-        ("forward", 256): (32, 32, 8, 2),
-        ("dx", 256): (32, 32, 8, 2),
-    },
-    ("sm_120", "ieee"): {
-        ("forward", 64): (64, 16, 8, 2),
-        ("dx", 128): (32, 16, 8, 2),
-        "expand": (64, 64, 16, 8, 2),
-    },
-    ("sm_120", "16/32 ragged"): {"expand": (64, 64, 32, 8, 1)},
-    ("gfx942", "16 ragged"): _RAGGED_AMD,
-    ("gfx942", "16/32 ragged"): _RAGGED_AMD | {"down": (64, 32, 64, 8, 1), "expand": (64, 64, 32, 8, 1)},
-    ("gfx942", "tf32 ragged"): _RAGGED_AMD,
-    ("gfx942", "16"): {
-        ("forward", 256): (64, 64, 8, 2),
-        ("dx", 256): (64, 64, 8, 2),
-        ("weight_grad", 128): (64, 64, 4, 2),
-    },
-    ("gfx942", "16/32"): {
-        ("forward", 128): (128, 64, 8, 2),
-        ("dx", 128): (128, 64, 8, 2),
-        ("forward", 256): (),
-        ("dx", 256): (),
-        "down": (64, 64, 128, 4, 2),
-        "expand": (64, 128, 64, 4, 2),
-        ("weight_grad", 128): (64, 64, 4, 2),
-    },
-    ("gfx942", "tf32"): {
-        ("forward", 64): (128, 32, 8, 3),
-        ("dx", 64): (128, 32, 8, 3),
-        ("forward", 128): (64, 32, 4, 3),
-        ("dx", 128): (64, 32, 4, 3),
-        ("forward", 256): (),
-        ("dx", 256): (),
-    },
-}
-
-
-def padded(size: int) -> int:
-    """size rounded up to a power of two, at least 16: what a matrix product of tiles needs."""
-    return max(16, 1 << (size - 1).bit_length())
-
-
-def family(arch: str) -> str:
-    """The architecture whose tables serve this one: the nearest older one with no more shared memory."""
-    if arch.startswith("gfx"):
-        return "gfx942"
-    number = int(arch.removeprefix("sm_"))
-    if number in (86, 87, 89) or number >= 120:
-        return "sm_120"
-    return "sm_80" if number < 90 else "sm_90" if number < 100 else "sm_100"
-
-
-def kind(problem: Problem) -> str:
-    """Which table: by the bytes of x and of the weights, the precision of float32 products, and the alignment."""
-    name = problem.precision if problem.x_bytes > 2 else "16" if problem.w_bytes <= 2 else "16/32"
-    return name if problem.aligned else f"{name} ragged"
+    text = os.environ.get(VARIABLE, "")
+    return _parse_forms(text) if text else ()
 
 
 @cache
-def select_tiles(phase: Phase, problem: Problem) -> LaunchConfig:
-    """The tiles of one launch: "forward" or "dx" (fused, or the first of two), "expand" (the second), "weight_grad"."""
-    departures = _DEPARTURES.get((family(problem.arch), kind(problem)), {})
-    row = _TABLES[kind(problem)] | departures
+def _parse_forms(text: str) -> tuple[str, ...]:
+    names = tuple(sorted({name.strip() for name in text.split(",") if name.strip()}))
+    for name in names:
+        if name not in OPTIONAL_FORMS:
+            raise ValueError(f"{VARIABLE} must name forms out of {', '.join(OPTIONAL_FORMS)}, got {name!r}")
+    return names
+
+
+_forced: tuple[tuple[str, LaunchConfig], ...] = ()
+
+
+def forced_choices() -> tuple[tuple[str, LaunchConfig], ...]:
+    """What forced() holds at the moment, for Problem.forced."""
+    return _forced
+
+
+@contextmanager
+def forced(**choices: LaunchConfig) -> Iterator[None]:
+    """Launch these phases with these tiles while the block runs: for tests and for the tuner, in one thread."""
+    global _forced
+    before, _forced = _forced, tuple(sorted(choices.items()))
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+@cache
+def select_tiles(phase: Phase, problem: Problem) -> LaunchConfig | None:
+    """The tiles of one launch, or None where the phase "queue" is not to be used.
+
+    "forward" and "dx" (dx_z, dx_x: the same with the slope made from z or from x) are the fused kernel or the first of
+    two launches, "expand" is the second of these; "weight_grad" both weights' gradients; "queue" the whole backward.
+    """
+    for name, config in problem.forced:
+        if name == phase:
+            return config
+    measured = tuned.choice(phase, problem)
+    return _ruled(phase, problem) if measured is None else measured
+
+
+def _ruled(phase: Phase, problem: Problem) -> LaunchConfig | None:
+    table = TABLES[kind(problem)] | DEPARTURES.get((family(problem.arch), kind(problem)), {})
     M = padded(problem.M)
     if phase == "expand":
-        return LaunchConfig("split", *row["expand"])
+        return LaunchConfig("split", *table["expand"])
+    if phase == "queue":
+        return _queue(table, M, problem)
     if phase == "weight_grad":
-        M = min(M, max(m for name, m in (key for key in row if isinstance(key, tuple)) if name == phase))
-    tiles = row.get((phase, M), ())
-    if not tiles:
-        return LaunchConfig("split", *row["down"])
-    block_t, block_d, num_warps, num_stages = tiles
-    return LaunchConfig("fused", block_t, block_d, M, num_warps, num_stages)
+        M = min(M, max(m for name, m in (key for key in table if isinstance(key, tuple)) if name == phase))
+    if phase in ("dx_z", "dx_x") and (phase, M) not in table:
+        down, phase = table.get(f"down {phase}", table["down"]), "dx"
+    else:
+        down = table.get(f"down {phase}", table["down"])
+    config = _config(table, phase, M)
+    if config is None:
+        return LaunchConfig("split", *down)
+    if phase == "weight_grad":
+        return config
+    config = _fitted(config, _config(table, f"{phase} narrow", M), problem)
+    return _optional(config, problem) if phase == "forward" else config
+
+
+def _config(table: dict[object, tuple[int, ...]], phase: str, M: int) -> LaunchConfig | None:
+    row = table.get((phase, M), ())
+    return LaunchConfig("fused", row[0], row[1], M, row[2], row[3]) if row else None
+
+
+def _fitted(wide: LaunchConfig, narrow: LaunchConfig | None, problem: Problem) -> LaunchConfig:
+    """Rows a program, and how many programs a multiprocessor, for this number of tokens and this cache.
+
+    Each program reads its rows twice, and the second reading must still find them in the cache: the programs that run
+    at the same time may hold 70 % of it. Two narrow programs a multiprocessor overlap their phases; where not even
+    these fit, the rows come from memory twice whatever is done, and wide tiles save traffic for the weights.
+    """
+
+    def resident(config: LaunchConfig) -> int:
+        return int(0.7 * problem.l2_bytes // (problem.sms * config.BLOCK_T * problem.D * problem.x_bytes))
+
+    few = -(-problem.tokens // wide.BLOCK_T) <= problem.sms
+    if few:
+        return narrow or wide
+    best = narrow if narrow is not None and resident(narrow) >= 2 else wide
+    cap = resident(best)
+    return replace(best, programs_per_sm=cap if cap < 4 else 0, evict_first=cap > 0)
+
+
+def _optional(config: LaunchConfig, problem: Problem) -> LaunchConfig:
+    return config
+
+
+def _queue(table: dict[object, tuple[int, ...]], M: int, problem: Problem) -> LaunchConfig | None:
+    return None
 
 
 def split_count(T: int, tiles: int, block_t: int, sms: int) -> int:
@@ -262,3 +138,8 @@ def split_count(T: int, tiles: int, block_t: int, sms: int) -> int:
     """
     wanted = max(1, 2 * sms // max(1, tiles))
     return max(1, min(wanted, T // max(1024, block_t)))
+
+
+def programs(config: LaunchConfig, tiles: int, sms: int) -> int:
+    """How many programs a launch over so many tiles takes."""
+    return tiles if config.programs_per_sm == 0 else min(tiles, config.programs_per_sm * sms)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from adapter_fast import FusedAdapter, fused_adapter, ops
+from adapter_fast.checks import MEMORY_MODES
 from adapter_fast.testing import INPUTS, Case, call, evaluate, grad_output, make_inputs
 
 OP = torch.ops.adapter_fast
@@ -29,7 +30,7 @@ def test_opcheck_forward(bias, residual, backend):
     arguments = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in forward_arguments(case, backend))
     torch.library.opcheck(OP.bottleneck_forward, arguments)
     for save_h, save_slope in ((True, True), (False, True), (True, False)):
-        torch.library.opcheck(OP.bottleneck_forward_save, (*arguments, save_h, save_slope))
+        torch.library.opcheck(OP.bottleneck_forward_save, (*arguments, save_h, save_slope, False))
 
 
 def test_opcheck_strided_and_empty(backend):
@@ -38,26 +39,22 @@ def test_opcheck_strided_and_empty(backend):
         arguments = tuple(
             a.detach() if isinstance(a, torch.Tensor) else a for a in forward_arguments(case, backend, x=x)
         )
-        torch.library.opcheck(OP.bottleneck_forward_save, (*arguments, True, True))
+        torch.library.opcheck(OP.bottleneck_forward_save, (*arguments, False, False, True))
 
 
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("trained", [INPUTS, ("x",), ("w_down", "b_down"), ("w_up",), ("b_up", "b_down")])
-def test_opcheck_backward(trained, backend):
+def test_opcheck_backward(trained, memory, backend):
     case = Case(7, 12, 5, torch.float32, weight_dtype=torch.float64)
     inputs = {name: None if value is None else value.detach() for name, value in make_inputs(case).items()}
-    _, h, slope = ops.forward_save(*(inputs[n] for n in INPUTS), True, "gelu", 1.0, backend, True, True)
-    dz = bool({"x", "w_down", "b_down"} & set(trained))
-    saved = (
-        inputs["x"] if "w_down" in trained else None,
-        h if "w_up" in trained else None,
-        slope if dz else None,
-        inputs["w_down"] if "x" in trained else None,
-        inputs["w_up"] if dz else None,
-    )
-    needs = ("b_down" in trained, "b_up" in trained)
-    torch.library.opcheck(
-        OP.bottleneck_backward, (grad_output(case), *saved, True, 1.0, backend, torch.float64, *needs)
-    )
+    save = {"speed": (True, True, False), "balanced": (False, False, True), "lean": (False, False, False)}[memory]
+    _, *saved = ops.forward_save(*(inputs[n] for n in INPUTS), True, "gelu", 1.0, backend, *save)
+    weights = (inputs["w_down"], inputs["b_down"], inputs["w_up"])
+    needs = tuple(name in trained for name in ("x", "w_down", "b_down", "w_up", "b_up"))
+    if memory != "speed" and not any(needs[:3]):
+        pytest.skip("with no dz to compute h is saved in every mode")
+    arguments = (grad_output(case), inputs["x"], *saved, *weights, True, "gelu", 1.0, backend, torch.float64)
+    torch.library.opcheck(OP.bottleneck_backward, (*arguments, *needs))
 
 
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager", "inductor"])

@@ -20,6 +20,7 @@ def test_defaults_are_pinned():
         "init_std": 1e-2,
         "implementation": "fused",
         "dtype": "auto",
+        "memory": "speed",
     }
 
 

@@ -124,9 +124,9 @@ def test_precision_setting_reaches_the_kernels(monkeypatch):
     try:
         for setting, expected in (("highest", "ieee"), ("high", "tf32"), ("medium", "tf32")):
             torch.set_float32_matmul_precision(setting)
-            problem = launch.problem(torch.device("cpu"), torch.float32, torch.float32, 8, 3)
+            problem = launch.problem(torch.device("cpu"), torch.float32, torch.float32, 5, 8, 3)
             assert problem.precision == expected
-            half = launch.problem(torch.device("cpu"), torch.float16, torch.float32, 8, 3)
+            half = launch.problem(torch.device("cpu"), torch.float16, torch.float32, 5, 8, 3)
             assert half.precision == "ieee"
     finally:
         torch.set_float32_matmul_precision(before)

@@ -3,14 +3,25 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import pytest
 import torch
 
 from adapter_fast import fused_adapter, reference_adapter
-from adapter_fast.checks import ACTIVATIONS
-from adapter_fast.testing import Canary, Case, assert_case, assert_within_budget, call, grad_output, make_inputs
+from adapter_fast.checks import ACTIVATIONS, MEMORY_MODES
+from adapter_fast.kernels.tiles import LaunchConfig, forced
+from adapter_fast.testing import (
+    Canary,
+    Case,
+    assert_case,
+    assert_within_budget,
+    call,
+    evaluate,
+    grad_output,
+    make_inputs,
+)
 
 pytestmark = pytest.mark.usefixtures("poison")
 
@@ -145,16 +156,11 @@ def test_leading_dimensions_without_one_stride(backend):
         )
 
 
-@pytest.fixture(scope="module")
-def launches():
-    """What one forward and one backward launch, tile by tile: the modules whose select_tiles a test may replace."""
-    from adapter_fast.kernels import backward, forward
-
-    return forward, backward
+PHASES = ("forward", "dx", "expand", "weight_grad")
 
 
 def distinct_tiles():
-    from adapter_fast.kernels.aot_cases import ARCHITECTURES, BOTTLENECKS, DTYPES, PHASES
+    from adapter_fast.kernels.aot_cases import ARCHITECTURES, BOTTLENECKS, DTYPES
     from adapter_fast.kernels.tiles import Problem, select_tiles
 
     found = {}
@@ -169,33 +175,74 @@ def distinct_tiles():
 
 
 @pytest.mark.parametrize("m, chosen", distinct_tiles(), ids=lambda v: None if isinstance(v, int) else "tiles")
-def test_every_tile_choice(m, chosen, launches, monkeypatch):
-    by_phase = dict(zip(("forward", "dx", "expand", "weight_grad"), chosen))
-    for module in launches:
-        monkeypatch.setattr(module, "select_tiles", lambda phase, problem: by_phase[phase])
-    assert_case(fused_adapter, Case(131, 72, m - 1, torch.float32, scale=0.5))
+def test_every_tile_choice(m, chosen):
+    case = Case(131, 72, m - 1, torch.float32, scale=0.5)
+    with forced(**dict(zip(PHASES, chosen))):
+        assert_case(fused_adapter, case)
+        whole = evaluate(fused_adapter, case, make_inputs(case), grad_output(case))
+        again = evaluate(fused_adapter, case, make_inputs(case), grad_output(case))
+    for name, value in whole.items():
+        assert torch.equal(value, again[name]), f"{name} differs from run to run"
 
 
-def test_several_runs_of_tokens_and_a_ragged_last_one(launches, monkeypatch):
-    monkeypatch.setattr(launches[1], "split_count", lambda T, tiles, block_t, sms: 3)
+def test_several_runs_of_tokens_and_a_ragged_last_one(monkeypatch):
+    from adapter_fast.kernels import backward
+
+    monkeypatch.setattr(backward, "split_count", lambda T, tiles, block_t, sms: 3)
     assert_case(fused_adapter, Case(300, 20, 5, torch.float64))
 
 
-def test_outputs_keep_their_halo(launches):
+@pytest.mark.parametrize("m", [5, 16])
+def test_fewer_programs_than_tiles(m):
+    """Each program takes tile after tile, the last of them a ragged one."""
+    tiles = LaunchConfig("fused", 16, 16, 16, 4, 1, programs_per_sm=1, evict_first=True)
+    case = Case(16 * 21 + 3, 40, m, torch.float64)
+    expected = evaluate(fused_adapter, case, make_inputs(case), grad_output(case))
+    with forced(forward=tiles, dx=tiles):
+        assert_case(fused_adapter, case)
+        actual = evaluate(fused_adapter, case, make_inputs(case), grad_output(case))
+    torch.testing.assert_close(actual, expected)
+
+
+def test_partial_sums_are_the_same_numbers_in_another_order():
+    case = Case(33, 100, 10, torch.float32)
+    tiles = LaunchConfig("fused", 16, 32, 16, 4, 1, partial_sums=True)
+    with forced(forward=tiles):
+        assert_case(fused_adapter, case)
+
+
+@pytest.mark.parametrize("memory", MEMORY_MODES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize("T, d, m", [(1, 1, 1), (65, 130, 65), (17, 100, 10), (48, 64, 16), (70, 33, 257)])
+def test_memory_modes(T, d, m, dtype, memory, backend):
+    assert_case(partial(fused_adapter, memory=memory), Case(T, d, m, dtype, scale=0.75))
+
+
+@pytest.mark.parametrize("memory", ["balanced", "lean"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_memory_modes_in_every_form(activation, bias, memory, backend):
+    case = Case(19, 36, 9, torch.float32, activation=activation, bias=bias, scale=1.5, residual="tensor")
+    assert_case(partial(fused_adapter, memory=memory), case)
+
+
+def test_outputs_keep_their_halo():
     """Each kernel called on its own with outputs inside NaN buffers, and inputs whose halo is NaN."""
     import triton
     import triton.language as tl
 
+    from adapter_fast.kernels import backward, forward
     from adapter_fast.kernels.expand import expand_kernel
 
-    forward, backward = launches
     case = Case(37, 50, 11, torch.float64)
     inputs, dy = make_inputs(case), grad_output(case)
     T, D, M = case.T, case.d, case.m
-    constants = {"PRECISION": "ieee", "ACC_DTYPE": tl.float64, "BLOCK_T": 16, "BLOCK_D": 32, "BLOCK_M": 16}
+    constants = {"PRECISION": "ieee", "ACC_DTYPE": tl.float64, "UNIT": 1}
+    constants |= {"BLOCK_T": 16, "BLOCK_D": 32, "BLOCK_M": 16}
     flat = {"dtype": torch.float64}
     # One long NaN row around each dense output: what is written outside of it shows.
     names = {"y": (T, D), "h": (T, M), "slope": (T, M), "dx": (T, D), "dz": (T, M), "out": (T, D)}
+    names |= {"z": (T, M), "h_again": (T, M)}
     names |= {"db_down": (triton.cdiv(T, 16), M), "db_up": (triton.cdiv(T, 16), D), "sums": (triton.cdiv(T, 16), D)}
     names |= {"dw_down": (2 * M, D), "dw_up": (2 * D, M)}
     guarded = {name: Canary(None, (1, rows * columns), halo=128, **flat) for name, (rows, columns) in names.items()}
@@ -206,13 +253,14 @@ def test_outputs_keep_their_halo(launches):
     forward.bottleneck_forward_kernel[(triton.cdiv(T, 16),)](
         x_ptr=x.view, w_down_ptr=weights["w_down"], b_down_ptr=weights["b_down"], w_up_ptr=weights["w_up"],
         b_up_ptr=weights["b_up"], residual_ptr=x.view, y_ptr=out["y"], h_ptr=out["h"], slope_ptr=out["slope"],
-        T=T, D=D, M=M, scale=1.0, stride_xt=x.view.stride(0), stride_rt=x.view.stride(0), ACTIVATION="gelu",
-        **constants,
+        z_ptr=out["z"], T=T, D=D, M=M, scale=1.0, stride_xt=x.view.stride(0), stride_rt=x.view.stride(0),
+        ACTIVATION="gelu", PARTIAL_SUMS=False, EVICT_FIRST=False, **constants,
     )  # fmt: skip
     backward.bottleneck_dx_kernel[(triton.cdiv(T, 16),)](
-        dy_ptr=g.view, slope_ptr=out["slope"], w_up_ptr=weights["w_up"], w_down_ptr=weights["w_down"], dx_ptr=out["dx"],
-        dz_ptr=out["dz"], db_down_ptr=out["db_down"], db_up_ptr=out["db_up"], T=T, D=D, M=M, scale=1.0,
-        stride_dyt=g.view.stride(0), ADD_DY=True, **constants,
+        dy_ptr=g.view, x_ptr=x.view, h_ptr=out["h_again"], slope_ptr=None, z_ptr=None, w_up_ptr=weights["w_up"],
+        w_down_ptr=weights["w_down"], b_down_ptr=weights["b_down"], dx_ptr=out["dx"], dz_ptr=out["dz"],
+        db_down_ptr=out["db_down"], db_up_ptr=out["db_up"], T=T, D=D, M=M, scale=1.0, stride_dyt=g.view.stride(0),
+        stride_xt=x.view.stride(0), ADD_DY=True, ACTIVATION="gelu", EVICT_FIRST=False, **constants,
     )  # fmt: skip
     backward.weight_grad_kernel[(2 * triton.cdiv(D, 32),)](
         dy_ptr=g.view, x_ptr=x.view, h_ptr=out["h"], dz_ptr=out["dz"], dw_down_ptr=out["dw_down"],
@@ -221,8 +269,8 @@ def test_outputs_keep_their_halo(launches):
     )  # fmt: skip
     expand_kernel[(triton.cdiv(T, 16) * triton.cdiv(D, 32),)](
         h_ptr=out["h"], w_ptr=weights["w_up"], bias_ptr=weights["b_up"], rows_ptr=x.view, sums_ptr=out["sums"],
-        out_ptr=out["out"], T=T, D=D, M=M, scale=1.0, stride_wm=1, stride_wd=M, stride_rt=x.view.stride(0),
-        ADD_ROWS=True, **constants,
+        out_ptr=out["out"], T=T, D=D, M=M, scale=1.0, stride_rt=x.view.stride(0), ADD_ROWS=True,
+        TRANSPOSED=False, **constants,
     )  # fmt: skip
 
     for name, canary in {**guarded, "x": x, "dy": g}.items():
@@ -230,6 +278,7 @@ def test_outputs_keep_their_halo(launches):
         assert torch.isfinite(canary.view).all(), f"{name} has unwritten elements, or read a halo"
     torch.testing.assert_close(out["y"], call(reference_adapter, case, inputs).detach())
     torch.testing.assert_close(out["out"], out["y"])
+    torch.testing.assert_close(out["h_again"], out["h"])
     torch.testing.assert_close(out["sums"].sum(0), inputs["x"].detach().sum(0))
     torch.testing.assert_close(out["db_up"].sum(0), dy.sum(0))
     torch.testing.assert_close(out["dw_up"].view(2, D, M).sum(0), dy.t() @ out["h"])

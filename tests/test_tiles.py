@@ -1,13 +1,28 @@
 """The choice of tiles: pure Python, total over its domain, independent of the number of tokens."""
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from adapter_fast.kernels.tiles import LaunchConfig, Problem, family, padded, select_tiles, split_count
+from adapter_fast.kernels import tuned
+from adapter_fast.kernels.shapes import TOKENS, LaunchConfig, Problem, bucket, family, padded
+from adapter_fast.kernels.tiles import (
+    OPTIONAL_FORMS,
+    VARIABLE,
+    forced,
+    forced_choices,
+    programs,
+    requested_forms,
+    select_tiles,
+    split_count,
+)
+
+KERNELS = Path(__file__).resolve().parents[1] / "kernels"
 
 ARCHITECTURES = [
     "sm_80",
@@ -70,6 +85,166 @@ def test_runs_of_tokens():
 
 
 def test_needs_no_triton():
-    folder = str(Path(__file__).resolve().parents[1] / "kernels")
-    code = f"import sys; sys.modules['triton'] = None; sys.path.insert(0, {folder!r}); import tiles"
+    code = "import sys; sys.modules['triton'] = sys.modules['torch'] = None\n"
+    code += f"import types; package = types.ModuleType('kernels'); package.__path__ = [{str(KERNELS)!r}]\n"
+    code += "sys.modules['kernels'] = package; import kernels.tiles"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+CHOICES = [
+    (arch, x, w, precision, aligned)
+    for arch in ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
+    for x, w, precision in KINDS
+    for aligned in (True, False)
+]
+
+
+@pytest.mark.parametrize("arch, x_bytes, w_bytes, precision, aligned", CHOICES)
+def test_the_order_of_sums_does_not_depend_on_the_number_of_tokens(arch, x_bytes, w_bytes, precision, aligned):
+    for optional, phase, m, d in product(
+        ((), ("sliced",), ("resident", "sliced")),
+        ("forward", "dx", "dx_z", "dx_x"),
+        (8, 64, 128, 256, 512),
+        (768, 2048, 4096),
+    ):
+        problem = Problem(d, m, x_bytes, w_bytes, precision, arch, aligned=aligned, optional=optional)
+        orders = {select_tiles(phase, replace(problem, tokens=tokens)).order for tokens in TOKENS}
+        assert len(orders) == 1, (optional, phase, m, d, orders)
+
+
+def test_programs_at_once_hold_no_more_than_the_cache():
+    for d, cap in ((768, 2), (1024, 2), (2048, 0), (8192, 0)):
+        config = select_tiles("forward", Problem(d, 64, 2, 2, "ieee", "sm_90"))
+        assert config.programs_per_sm == cap, config
+        assert config.evict_first == (cap > 0)
+        if cap:
+            assert cap * 132 * config.BLOCK_T * d * 2 <= 0.7 * 50 * 2**20
+    # Few tokens: narrow tiles, so that more multiprocessors have one, and no cap.
+    for tokens, rows in ((128, 64), (2048, 64), (16384, 64), (65536, 128)):
+        config = select_tiles("forward", Problem(4096, 64, 2, 2, "ieee", "sm_90", tokens=tokens))
+        assert (config.BLOCK_T, config.programs_per_sm) == (rows, 0)
+
+
+def test_programs():
+    assert [programs(LaunchConfig("fused", 64, 64, 64, 4, 3, cap), 1000, 132) for cap in (0, 1, 2, 8)] == [
+        1000,
+        132,
+        264,
+        1000,
+    ]
+
+
+def test_buckets():
+    assert [bucket(T) for T in (1, 128, 129, 2048, 2049, 16384, 16385, 65536, 10**9)] == [
+        128,
+        128,
+        2048,
+        2048,
+        16384,
+        16384,
+        65536,
+        65536,
+        65536,
+    ]
+
+
+def test_forced_tiles_are_taken_and_given_back():
+    problem = Problem(768, 64, 2, 2, "ieee", "sm_90")
+    mine = LaunchConfig("fused", 32, 32, 64, 2, 1)
+    with forced(forward=mine):
+        held = replace(problem, forced=forced_choices())
+        assert select_tiles("forward", held) == mine
+        assert select_tiles("dx", held) == select_tiles("dx", problem)
+    assert forced_choices() == ()
+
+
+def test_optional_forms_are_named_in_a_variable(monkeypatch):
+    monkeypatch.setenv(VARIABLE, " sliced,resident ,")
+    assert requested_forms() == ("resident", "sliced")
+    monkeypatch.setenv(VARIABLE, "")
+    assert requested_forms() == ()
+    monkeypatch.setenv(VARIABLE, "sliced,fast")
+    with pytest.raises(ValueError, match=r"ADAPTER_FAST_KERNELS must name forms out of .*, got 'fast'"):
+        requested_forms()
+
+
+def test_no_form_that_no_gpu_has_run_is_a_default():
+    for arch, x_bytes, w_bytes, precision, aligned in CHOICES:
+        for m, d, tokens in product((8, 64, 256, 512), (768, 4096), TOKENS):
+            problem = Problem(d, m, x_bytes, w_bytes, precision, arch, aligned=aligned, tokens=tokens)
+            measured = {row["form"] for row in tuned_rows(arch)}
+            for phase in ("forward", "dx", "dx_z", "dx_x", "expand", "weight_grad"):
+                form = select_tiles(phase, problem).form
+                assert form not in OPTIONAL_FORMS or form in measured
+            assert select_tiles("queue", problem) is None or "queue" in measured
+
+
+def tuned_rows(arch):
+    path = tuned.FOLDER / f"{arch}.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def test_every_tuned_file_is_read():
+    for path in tuned.FOLDER.glob("*.json"):
+        assert tuned.parse(json.loads(path.read_text()), path.name)
+
+
+ROW = dict.fromkeys(tuned.MEASURED, 1.0) | {
+    "kind": "16",
+    "phase": "forward",
+    "D": 768,
+    "M": 64,
+    "tokens": 16384,
+    "form": "fused",
+    "BLOCK_T": 32,
+    "BLOCK_D": 128,
+    "BLOCK_M": 64,
+    "num_warps": 2,
+    "num_stages": 4,
+    "programs_per_sm": 3,
+}
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """Write rows as the measured table of sm_90."""
+
+    def write(*rows):
+        (tmp_path / "sm_90.json").write_text(json.dumps(rows))
+        monkeypatch.setattr(tuned, "FOLDER", tmp_path)
+        for cached in (tuned._table, select_tiles):
+            cached.cache_clear()
+
+    yield write
+    monkeypatch.undo()
+    for cached in (tuned._table, select_tiles):
+        cached.cache_clear()
+
+
+def test_a_measured_row_comes_first_and_serves_its_neighbours(measured):
+    measured(ROW, ROW | {"tokens": 65536, "num_warps": 8})
+    chosen = lambda **changes: select_tiles("forward", replace(Problem(768, 64, 2, 2, "ieee", "sm_90"), **changes))  # noqa: E731
+    assert chosen(tokens=16384) == LaunchConfig("fused", 32, 128, 64, 2, 4, 3)
+    assert chosen(tokens=65536).num_warps == 8
+    assert chosen(tokens=128).num_warps == 2  # the nearest number of tokens
+    assert chosen(D=1024).num_warps == 8  # the nearest hidden size within a factor of two
+    assert chosen(M=40).num_warps == 8  # the same padded bottleneck
+    others = {"D": 2048}, {"M": 128}, {"w_bytes": 4}, {"arch": "sm_80"}, {"aligned": False}
+    for change in others:
+        assert chosen(**change).BLOCK_D != 128, change
+
+
+def test_a_tuned_table_is_checked():
+    for change, message in (
+        ({"tokens": 100}, "row 0: tokens must be one of"),
+        ({"BLOCK_T": None}, "row 0 has no BLOCK_T"),
+        ({"us_p50": None}, "row 0 has no us_p50"),
+    ):
+        row = {name: value for name, value in (ROW | change).items() if value is not None}
+        with pytest.raises(ValueError, match=f"table: {message}"):
+            tuned.parse([row], "table")
+    with pytest.raises(ValueError, match="row 1 measures a shape a second time"):
+        tuned.parse([ROW, ROW], "table")
+    for other in ({"BLOCK_D": 64}, {"BLOCK_T": 64}, {"partial_sums": True}):
+        with pytest.raises(ValueError, match="row 1 sums in another order"):
+            tuned.parse([ROW, ROW | {"tokens": 128} | other], "table")

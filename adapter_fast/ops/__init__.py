@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import eager, launch
-from .layout import as_rows, needs_copy
+from .layout import as_rows, bottleneck, needs_copy
 
 _INPUTS = "Tensor x, Tensor w_down, Tensor? b_down, Tensor w_up, Tensor? b_up, Tensor? residual, bool add_x"
 _SETTINGS = "str activation, float scale, str backend"
@@ -21,12 +21,13 @@ _SETTINGS = "str activation, float scale, str backend"
 torch.library.define("adapter_fast::bottleneck_forward", f"({_INPUTS}, {_SETTINGS}) -> Tensor")
 torch.library.define(
     "adapter_fast::bottleneck_forward_save",
-    f"({_INPUTS}, {_SETTINGS}, bool save_h, bool save_slope) -> (Tensor, Tensor, Tensor)",
+    f"({_INPUTS}, {_SETTINGS}, bool save_h, bool save_slope, bool save_z) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 torch.library.define(
     "adapter_fast::bottleneck_backward",
-    "(Tensor dy, Tensor? x, Tensor? h, Tensor? slope, Tensor? w_down, Tensor? w_up, bool add_x, float scale, "
-    "str backend, ScalarType weight_dtype, bool need_b_down, bool need_b_up) "
+    "(Tensor dy, Tensor? x, Tensor? h, Tensor? slope, Tensor? z, Tensor? w_down, Tensor? b_down, Tensor? w_up, "
+    f"bool add_x, {_SETTINGS}, ScalarType weight_dtype, "
+    "bool need_x, bool need_w_down, bool need_b_down, bool need_w_up, bool need_b_up) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 
@@ -42,30 +43,18 @@ def _forward_save(
     activation: str,
     scale: float,
     backend: str,
-    save_h: bool,
-    save_slope: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    *save: bool,
+) -> tuple[Tensor | None, ...]:
     if backend != "torch":
-        return launch.forward(x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, save_h, save_slope)
+        return launch.forward(x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, *save)
     rows = as_rows(x)
     added = None if residual is None else as_rows(residual)
-    y, h, slope = eager.forward(rows, w_down, b_down, w_up, b_up, added, add_x, activation, scale, save_h, save_slope)
-    return y.view(x.shape), h, slope
+    y, *saved = eager.forward(rows, w_down, b_down, w_up, b_up, added, add_x, activation, scale, *save)
+    return y.view(x.shape), *saved
 
 
-def _forward(
-    x: Tensor,
-    w_down: Tensor,
-    b_down: Tensor | None,
-    w_up: Tensor,
-    b_up: Tensor | None,
-    residual: Tensor | None,
-    add_x: bool,
-    activation: str,
-    scale: float,
-    backend: str,
-) -> Tensor:
-    return _forward_save(x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, backend, False, False)[0]
+def _forward(x: Tensor, *args: Any) -> Tensor:
+    return _forward_save(x, *args, False, False, False)[0]  # type: ignore[return-value]
 
 
 def _backward(
@@ -73,35 +62,39 @@ def _backward(
     x: Tensor | None,
     h: Tensor | None,
     slope: Tensor | None,
+    z: Tensor | None,
     w_down: Tensor | None,
+    b_down: Tensor | None,
     w_up: Tensor | None,
     add_x: bool,
+    activation: str,
     scale: float,
     backend: str,
     weight_dtype: torch.dtype,
-    need_b_down: bool,
-    need_b_up: bool,
-) -> tuple[Tensor, ...]:
-    if backend != "torch":
-        grads = launch.backward(dy, x, h, slope, w_down, w_up, add_x, scale, weight_dtype, need_b_down, need_b_up)
-    else:
-        x = None if x is None else as_rows(x)
-        grads = eager.backward(
-            as_rows(dy), x, h, slope, w_down, w_up, add_x, scale, weight_dtype, need_b_down, need_b_up
-        )
-        grads = (None if grads[0] is None else grads[0].view(dy.shape), *grads[1:])
-    # An op returns tensors only: an empty one stands for a gradient that nobody needs.
-    return tuple(dy.new_empty(0) if grad is None else grad for grad in grads)
+    *need: bool,
+) -> tuple[Tensor | None, ...]:
+    run = eager.backward if backend == "torch" else launch.backward
+    rows = None if x is None else as_rows(x)
+    grads = run(as_rows(dy), rows, h, slope, z, w_down, b_down, w_up, add_x, activation, scale, weight_dtype, *need)
+    return None if grads[0] is None else grads[0].view(dy.shape), *grads[1:]
+
+
+def _filled(run: Any) -> Any:
+    """The implementation that torch.library gets: an op returns tensors only, so an empty one stands for None."""
+
+    def implementation(first: Tensor, *args: Any) -> tuple[Tensor, ...]:
+        return tuple(first.new_empty(0) if value is None else value for value in run(first, *args))
+
+    return implementation
 
 
 def _fake_forward(x: Tensor, *args: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _fake_forward_save(x: Tensor, w_down: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    save_h, save_slope = args[-2:]
-    T, m = x.numel() // x.shape[-1], w_down.shape[0]
-    return x.new_empty(x.shape), x.new_empty((T if save_h else 0, m)), x.new_empty((T if save_slope else 0, m))
+def _fake_forward_save(x: Tensor, w_down: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    shape = (x.numel() // x.shape[-1], w_down.shape[0])
+    return x.new_empty(x.shape), *(x.new_empty(shape if saved else 0) for saved in args[-3:])
 
 
 def _fake_backward(
@@ -109,34 +102,40 @@ def _fake_backward(
     x: Tensor | None,
     h: Tensor | None,
     slope: Tensor | None,
+    z: Tensor | None,
     w_down: Tensor | None,
+    b_down: Tensor | None,
     w_up: Tensor | None,
     add_x: bool,
+    activation: str,
     scale: float,
     backend: str,
     weight_dtype: torch.dtype,
+    need_x: bool,
+    need_w_down: bool,
     need_b_down: bool,
+    need_w_up: bool,
     need_b_up: bool,
 ) -> tuple[Tensor, ...]:
     d = dy.shape[-1]
-    m = next((t.shape[1] for t in (h, slope) if t is not None), 0)
+    m = bottleneck(h, z, w_up)
 
-    def grad(needed: bool, shape: tuple[int, ...]) -> Tensor:
+    def grad(needed: bool, *shape: int) -> Tensor:
         return dy.new_empty(shape, dtype=weight_dtype) if needed else dy.new_empty(0)
 
     return (
-        dy.new_empty(dy.shape) if w_down is not None else dy.new_empty(0),
-        grad(x is not None, (m, d)),
-        grad(need_b_down, (m,)),
-        grad(h is not None, (d, m)),
-        grad(need_b_up, (d,)),
+        dy.new_empty(dy.shape) if need_x else dy.new_empty(0),
+        grad(need_w_down, m, d),
+        grad(need_b_down, m),
+        grad(need_w_up, d, m),
+        grad(need_b_up, d),
     )
 
 
 for _name, _implementation, _fake in (
     ("adapter_fast::bottleneck_forward", _forward, _fake_forward),
-    ("adapter_fast::bottleneck_forward_save", _forward_save, _fake_forward_save),
-    ("adapter_fast::bottleneck_backward", _backward, _fake_backward),
+    ("adapter_fast::bottleneck_forward_save", _filled(_forward_save), _fake_forward_save),
+    ("adapter_fast::bottleneck_backward", _filled(_backward), _fake_backward),
 ):
     torch.library.impl(_name, ("cpu", "cuda"), _implementation)
     torch.library.register_fake(_name, _fake)
@@ -153,13 +152,13 @@ def forward(x: Tensor, *args: Any) -> Tensor:
     return (_forward if _direct(x) else torch.ops.adapter_fast.bottleneck_forward.default)(x, *args)
 
 
-def forward_save(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """y [..., d], h [T, m] and slope [T, m] (or [0, m]); arguments as in the schema bottleneck_forward_save."""
+def forward_save(x: Tensor, *args: Any) -> tuple[Tensor | None, ...]:
+    """y [..., d], h, slope and z [T, m], what is not saved empty or None; arguments as in bottleneck_forward_save."""
     return (_forward_save if _direct(x) else torch.ops.adapter_fast.bottleneck_forward_save.default)(x, *args)
 
 
-def backward(dy: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    """dx, dw_down, db_down, dw_up, db_up, empty where not needed; arguments as in the schema bottleneck_backward."""
+def backward(dy: Tensor, *args: Any) -> tuple[Tensor | None, ...]:
+    """dx, dw_down, db_down, dw_up, db_up, what is not needed empty or None; arguments as in bottleneck_backward."""
     return (_backward if _direct(dy) else torch.ops.adapter_fast.bottleneck_backward.default)(dy, *args)
 
 
@@ -167,7 +166,7 @@ def describe(x: Tensor, dtype: torch.dtype, w_down: Tensor, w_up: Tensor, backen
     """Phrases on how a call with these tensors would run: launches, conversions and copies."""
     phrases = []
     if backend != "torch":
-        phrases.append(launch.launch_form(x.device, dtype, w_down.dtype, x.shape[-1], w_down.shape[0]))
+        phrases.append(launch.launch_form(x.device, dtype, w_down.dtype, max(1, x.numel() // x.shape[-1]), *w_up.shape))
     if needs_copy(x):
         phrases.append(f"x is copied first: its strides {list(x.stride())} are not rows of unit stride")
     for name, weight in (("w_down", w_down), ("w_up", w_up)):

@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Tokens of a block: measured on two threads, smaller ones lose more on products than they win on the cache.
+BLOCK_T = 4096
+
 
 def _activate(z: Tensor, activation: str) -> Tensor:
     if activation == "gelu":
@@ -51,30 +54,27 @@ def forward(
     scale: float,
     save_h: bool,
     save_slope: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """x [T, d] rows → y [T, d], h [T, m], slope [T, m]; the last two are [0, m] unless asked for."""
-    w_down, w_up = w_down.to(x.dtype), w_up.to(x.dtype)
-    if b_down is None:
-        z = torch.mm(x, w_down.t())
-    else:
-        z = torch.addmm(b_down.to(x.dtype), x, w_down.t())
-    slope = _slope(z, activation) if save_slope else z.new_empty((0, z.shape[1]))
+    save_z: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """x [T, d] rows → y [T, d], h, slope and z [T, m], the last three None unless asked for."""
+    w_up = w_up.to(x.dtype)
+    z = _contract(x, w_down, b_down)
+    slope = _slope(z, activation) if save_slope else None
     h = _activate(z, activation)
+    saved = (h if save_h else None, slope, z if save_z else None)
     del z
 
     added = x if add_x else residual
-    if added is None and b_up is None:
+    bias = None if b_up is None else b_up.to(x.dtype)
+    if added is None and bias is None:
         y = torch.mm(h, w_up.t())
         if scale != 1.0:
             y.mul_(scale)
     elif added is None:
-        y = torch.addmm(b_up.to(x.dtype), h, w_up.t(), beta=scale, alpha=scale)  # type: ignore[union-attr]
-    elif b_up is None:
-        y = torch.addmm(added, h, w_up.t(), alpha=scale)
+        y = torch.addmm(bias, h, w_up.t(), beta=scale, alpha=scale)  # type: ignore[arg-type]
     else:
-        # The copy addmm would make of its first argument carries the bias instead: one pass less over [T, d].
-        y = torch.add(added, b_up.to(x.dtype), alpha=scale).addmm_(h, w_up.t(), alpha=scale)
-    return y, h if save_h else h.new_empty((0, h.shape[1])), slope
+        y = _add_product(added, bias, h, w_up.t(), scale)
+    return y, *saved
 
 
 def backward(
@@ -82,36 +82,66 @@ def backward(
     x: Tensor | None,
     h: Tensor | None,
     slope: Tensor | None,
+    z: Tensor | None,
     w_down: Tensor | None,
+    b_down: Tensor | None,
     w_up: Tensor | None,
     add_x: bool,
+    activation: str,
     scale: float,
     weight_dtype: torch.dtype,
+    need_x: bool,
+    need_w_down: bool,
     need_b_down: bool,
+    need_w_up: bool,
     need_b_up: bool,
 ) -> tuple[Tensor | None, ...]:
-    """dy [T, d] rows → dx [T, d], dw_down [m, d], db_down [m], dw_up [d, m], db_up [d].
+    """dy, x [T, d] rows → dx [T, d], dw_down [m, d], db_down [m], dw_up [d, m], db_up [d], None where not needed.
 
-    What was saved says what is needed: w_down for dx, x for dw_down, h for dw_up; None where not needed.
+    h and slope [T, m] are taken as saved, else made from z [T, m], else from x, W_down and b_down.
     """
     dx = dw_down = db_down = dw_up = db_up = None
-    if slope is not None and w_up is not None:
-        dz = torch.mm(dy, w_up.to(dy.dtype)).mul_(slope)
+    need_dz = need_x or need_w_down or need_b_down
+    if (need_dz and slope is None) or (need_w_up and h is None):
+        if z is None:
+            z = _contract(x, w_down, b_down)  # type: ignore[arg-type]
+        slope = _slope(z, activation) if need_dz else None
+        h = _activate(z, activation) if need_w_up else None
+        del z
+    if need_dz:
+        dz = torch.mm(dy, w_up.to(dy.dtype)).mul_(slope)  # type: ignore[union-attr,arg-type]
         if scale != 1.0:
             dz.mul_(scale)
-        if w_down is not None:
-            weight = w_down.to(dy.dtype)
-            dx = torch.addmm(dy, dz, weight) if add_x else torch.mm(dz, weight)
-        if x is not None:
-            dw_down = torch.mm(dz.t(), x).to(weight_dtype)
+        if need_x:
+            weight = w_down.to(dy.dtype)  # type: ignore[union-attr]
+            dx = _add_product(dy, None, dz, weight, 1.0) if add_x else torch.mm(dz, weight)
+        if need_w_down:
+            dw_down = torch.mm(dz.t(), x).to(weight_dtype)  # type: ignore[arg-type]
         if need_b_down:
             db_down = column_sum(dz).to(weight_dtype)
-    if h is not None:
-        dw_up = torch.mm(dy.t(), h)
+    if need_w_up:
+        dw_up = torch.mm(dy.t(), h)  # type: ignore[arg-type]
         dw_up = (dw_up if scale == 1.0 else dw_up.mul_(scale)).to(weight_dtype)
     if need_b_up:
         db_up = column_sum(dy).mul_(scale).to(weight_dtype)
     return dx, dw_down, db_down, dw_up, db_up
+
+
+def _add_product(rows: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """rows + scale · (a · b + bias), block of tokens by block, so that what is copied is still cached when added to."""
+    out = torch.empty_like(rows, memory_format=torch.contiguous_format)
+    for row, part, to in zip(rows.split(BLOCK_T), a.split(BLOCK_T), out.split(BLOCK_T)):
+        if bias is None:
+            torch.addmm(row, part, b, alpha=scale, out=to)
+        else:
+            # The copy addmm would make of its first argument carries the bias instead: one pass less.
+            torch.add(row, bias, alpha=scale, out=to).addmm_(part, b, alpha=scale)
+    return out
+
+
+def _contract(x: Tensor, w_down: Tensor, b_down: Tensor | None) -> Tensor:
+    weight = w_down.to(x.dtype).t()
+    return torch.mm(x, weight) if b_down is None else torch.addmm(b_down.to(x.dtype), x, weight)
 
 
 def column_sum(rows: Tensor) -> Tensor:

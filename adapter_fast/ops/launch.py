@@ -5,6 +5,7 @@ The only importer of adapter_fast.kernels; Triton itself is imported at the firs
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,54 +13,104 @@ import torch
 from torch import Tensor
 
 from .eager import column_sum
-from .layout import as_rows, dense
+from .layout import as_rows, bottleneck, dense
 
 if TYPE_CHECKING:
-    from adapter_fast.kernels.tiles import Problem
+    from adapter_fast.kernels.shapes import LaunchConfig, Problem
 
 # The interpreter runs the tiles of this architecture, with few programs so that tests stay quick.
-INTERPRETED_ARCH, INTERPRETED_SMS = "sm_90", 8
+INTERPRETED = ("sm_90", 8, 50 * 2**20)
+
+_HERE: AbstractContextManager = nullcontext()
 
 
 @cache
-def _device(index: int) -> tuple[str, int]:
+def _device(index: int) -> tuple[str, int, int]:
+    """Architecture, multiprocessors and bytes of last-level cache of a GPU."""
     properties = torch.cuda.get_device_properties(index)
+    arch = f"sm_{properties.major}{properties.minor}"
     if torch.version.hip is not None:
-        return properties.gcnArchName.split(":")[0], properties.multi_processor_count
-    return f"sm_{properties.major}{properties.minor}", properties.multi_processor_count
+        arch = properties.gcnArchName.split(":")[0]
+    return arch, properties.multi_processor_count, properties.L2_cache_size
 
 
-def problem(
-    device: torch.device, dtype: torch.dtype, weight_dtype: torch.dtype, d: int, m: int, *rows: Tensor | None
+@cache
+def _problem(
+    index: int,
+    dtype: torch.dtype,
+    weight_dtype: torch.dtype,
+    d: int,
+    m: int,
+    tokens: int,
+    precision: str,
+    aligned: bool,
+    optional: tuple[str, ...],
+    forced: tuple[tuple[str, LaunchConfig], ...],
 ) -> Problem:
-    """What select_tiles needs to know about a launch on this device; rows: its tensors, for their alignment."""
-    from adapter_fast.kernels.tiles import Problem
+    from adapter_fast.kernels.shapes import Problem
 
-    arch, sms = INTERPRETED_ARCH, INTERPRETED_SMS
-    if device.type == "cuda":
-        arch, sms = _device(torch.cuda.current_device() if device.index is None else device.index)
-    exact = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
+    arch, sms, l2_bytes = INTERPRETED if index < 0 else _device(index)
     return Problem(
         D=d,
         M=m,
         x_bytes=dtype.itemsize,
         w_bytes=weight_dtype.itemsize,
-        precision="ieee" if exact else "tf32",
+        precision=precision,
         arch=arch,
         sms=sms,
-        aligned=d % 16 == 0 and m % 16 == 0 and all(t is None or _aligned(t) for t in rows),
+        aligned=aligned,
+        l2_bytes=l2_bytes,
+        tokens=tokens,
+        device=index,
+        optional=optional,
+        forced=forced,
     )
 
 
-def _aligned(rows: Tensor) -> bool:
-    return rows.data_ptr() % 16 == 0 and rows.stride(0) % 16 == 0
+def problem(
+    device: torch.device,
+    dtype: torch.dtype,
+    weight_dtype: torch.dtype,
+    T: int,
+    d: int,
+    m: int,
+    *tensors: Tensor | None,
+) -> Problem:
+    """What select_tiles needs to know about a launch on this device; tensors: whose alignment counts."""
+    from adapter_fast.kernels.tiles import bucket, forced_choices, requested_forms
+
+    index = -1
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+    exact = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
+    unit = 16 // dtype.itemsize
+    aligned = d % unit == 0 and m % unit == 0 and T < 2**31
+    if aligned:
+        addresses = strides = 0
+        for tensor in tensors:
+            if tensor is not None:
+                addresses |= tensor.data_ptr()
+                strides |= tensor.stride(0)
+        aligned = addresses % 16 == 0 and strides % unit == 0
+    precision = "ieee" if exact else "tf32"
+    return _problem(
+        index, dtype, weight_dtype, d, m, bucket(T), precision, aligned, requested_forms(), forced_choices()
+    )
 
 
-def launch_form(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dtype, d: int, m: int) -> str:
+def _on(device: torch.device) -> AbstractContextManager:
+    """Launches inside go to this device, which costs nothing where it is the current one."""
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return _HERE
+    return torch.cuda.device(device)
+
+
+def launch_form(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dtype, T: int, d: int, m: int) -> str:
     """One phrase on how many launches the two directions take."""
     from adapter_fast.kernels.tiles import select_tiles
 
-    forms = [select_tiles(phase, problem(device, dtype, weight_dtype, d, m)).form for phase in ("forward", "dx")]
+    setting = problem(device, dtype, weight_dtype, T, d, m)
+    forms = [select_tiles(phase, setting).form for phase in ("forward", "dx")]
     if forms == ["fused", "fused"]:
         return f"one fused launch each way at m = {m}"
     which = {("split", "split"): "forward and dx", ("split", "fused"): "forward", ("fused", "split"): "dx"}
@@ -78,15 +129,18 @@ def forward(
     scale: float,
     save_h: bool,
     save_slope: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """x [..., d] → y of that shape, h [T, m] and slope [T, m], the last two [0, m] unless asked for."""
+    save_z: bool,
+) -> tuple[Tensor | None, ...]:
+    """x [..., d] → y of that shape, h, slope and z [T, m], the last three None unless asked for."""
     from adapter_fast.kernels.forward import launch_forward
 
     rows = as_rows(x)
     added = rows if add_x else None if residual is None else as_rows(residual)
     w_down, w_up = dense(w_down), dense(w_up)
-    with torch.cuda.device_of(x):
-        y, h, slope = launch_forward(
+    T, d = rows.shape
+    setting = problem(x.device, x.dtype, w_down.dtype, T, d, w_down.shape[0], rows, added, w_down, w_up)
+    with _on(x.device):
+        y, h, slope, z = launch_forward(
             rows,
             w_down,
             None if b_down is None else dense(b_down),
@@ -97,9 +151,10 @@ def forward(
             scale,
             save_h,
             save_slope,
-            problem(x.device, x.dtype, w_down.dtype, x.shape[-1], w_down.shape[0], rows, added, w_down, w_up),
+            save_z,
+            setting,
         )
-    return y.view(x.shape), h, slope
+    return y if x.dim() == 2 else y.view(x.shape), h, slope, z
 
 
 def backward(
@@ -107,69 +162,75 @@ def backward(
     x: Tensor | None,
     h: Tensor | None,
     slope: Tensor | None,
+    z: Tensor | None,
     w_down: Tensor | None,
+    b_down: Tensor | None,
     w_up: Tensor | None,
     add_x: bool,
+    activation: str,
     scale: float,
     weight_dtype: torch.dtype,
+    need_x: bool,
+    need_w_down: bool,
     need_b_down: bool,
+    need_w_up: bool,
     need_b_up: bool,
 ) -> tuple[Tensor | None, ...]:
-    """dy [..., d] → dx, dw_down, db_down, dw_up, db_up; what was saved says what is needed, as in eager.backward."""
+    """dy, x [T, d] rows → dx, dw_down, db_down, dw_up, db_up, as in eager.backward."""
     from adapter_fast.kernels.backward import launch_dx, launch_weight_grad
+    from adapter_fast.kernels.reduce import launch_reduce
 
-    rows = as_rows(dy)
-    d = rows.shape[1]
-    m = next((t.shape[1] for t in (h, slope) if t is not None), 0)
-    dx = dz = dw_down = db_down = dw_up = db_up = sums = None
-    if rows.shape[0] == 0:
-        return _no_tokens(dy, x, h, w_down, weight_dtype, m, need_b_down, need_b_up)
-    x = None if x is None else as_rows(x)
+    T, d = dy.shape
+    m = bottleneck(h, z, w_up)
+    if T == 0:
+        return _no_tokens(dy, weight_dtype, m, need_x, need_w_down, need_b_down, need_w_up, need_b_up)
+    dx = dz = dw_down = db_down = dw_up = sums = None
+    need_dz = need_x or need_w_down or need_b_down
+    if not (need_dz or need_w_up):
+        return None, None, None, None, _bias_grad(dy, scale, weight_dtype) if need_b_up else None
     w_down = None if w_down is None else dense(w_down)
     w_up = None if w_up is None else dense(w_up)
-    with torch.cuda.device_of(dy):
-        if m:
-            setting = problem(dy.device, dy.dtype, weight_dtype, d, m, rows, x, w_down, w_up)
-            if slope is not None and w_up is not None:
-                dx, dz, db_down, sums = launch_dx(
-                    rows, slope, w_down, w_up, add_x, scale, x is not None, need_b_down, need_b_up, setting
-                )
-            if x is not None or h is not None:
-                dw_down, dw_up = launch_weight_grad(rows, x, h, dz, m, setting)
-        if need_b_up:
-            db_up = column_sum(rows) if sums is None else sums.sum(0)
-    return (
-        None if dx is None else dx.view(dy.shape),
-        _reduce(dw_down, 1.0, weight_dtype),
-        _reduce(db_down, 1.0, weight_dtype),
-        _reduce(dw_up, scale, weight_dtype),
-        None if db_up is None else db_up.mul_(scale).to(weight_dtype),
-    )
+    setting = problem(dy.device, dy.dtype, weight_dtype, T, d, m, dy, x, w_down, w_up)
+    with _on(dy.device):
+        if need_dz:
+            dx, made, dz, db_down, sums = launch_dx(
+                dy,
+                x,
+                slope,
+                z,
+                w_down,
+                None if b_down is None else dense(b_down),
+                w_up,
+                add_x,
+                activation,
+                scale,
+                need_x,
+                need_w_up and h is None,
+                need_w_down,
+                need_b_down,
+                need_b_up,
+                setting,
+            )
+            h = made if h is None else h
+        if need_w_down or need_w_up:
+            dw_down, dw_up = launch_weight_grad(
+                dy, x if need_w_down else None, h if need_w_up else None, dz, m, setting
+            )
+        dw_down, dw_up, db_down, db_up = launch_reduce(dw_down, dw_up, db_down, sums, scale, weight_dtype, setting)
+        if need_b_up and sums is None:
+            db_up = _bias_grad(dy, scale, weight_dtype)
+    return dx, dw_down, db_down, dw_up, db_up
 
 
-def _reduce(partial: Tensor | None, factor: float, dtype: torch.dtype) -> Tensor | None:
-    """Sum the slots [S, ...] in a fixed order, times factor, in the weights' dtype."""
-    if partial is None:
-        return None
-    total = partial[0] if partial.shape[0] == 1 else partial.sum(0)
-    return (total if factor == 1.0 else total.mul_(factor)).to(dtype)
+def _bias_grad(dy: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    total = column_sum(dy)
+    return (total if scale == 1.0 else total.mul_(scale)).to(dtype)
 
 
-def _no_tokens(
-    dy: Tensor,
-    x: Tensor | None,
-    h: Tensor | None,
-    w_down: Tensor | None,
-    dtype: torch.dtype,
-    m: int,
-    need_b_down: bool,
-    need_b_up: bool,
-) -> tuple[Tensor | None, ...]:
+def _no_tokens(dy: Tensor, dtype: torch.dtype, m: int, *need: bool) -> tuple[Tensor | None, ...]:
     d = dy.shape[-1]
-    return (
-        None if w_down is None else dy.new_empty(dy.shape),
-        None if x is None else dy.new_zeros((m, d), dtype=dtype),
-        dy.new_zeros((m,), dtype=dtype) if need_b_down else None,
-        None if h is None else dy.new_zeros((d, m), dtype=dtype),
-        dy.new_zeros((d,), dtype=dtype) if need_b_up else None,
+    shapes = ((0, d), (m, d), (m,), (d, m), (d,))
+    dtypes = (dy.dtype, dtype, dtype, dtype, dtype)
+    return tuple(
+        dy.new_zeros(shape, dtype=kind) if needed else None for shape, kind, needed in zip(shapes, dtypes, need)
     )

@@ -39,3 +39,8 @@ def as_rows(x: Tensor) -> Tensor:
 def dense(weight: Tensor) -> Tensor:
     """The weight in nn.Linear's own contiguous layout; a transposed or sliced view is copied."""
     return weight.contiguous()
+
+
+def bottleneck(*tensors: Tensor | None) -> int:
+    """m, the last size of whichever of h, z [T, m] and W_up [d, m] is there; 0 where none is."""
+    return next((tensor.shape[1] for tensor in tensors if tensor is not None), 0)

@@ -55,6 +55,7 @@ def _build(site: Site, config: AdapterConfig) -> nn.Module:
         scale=config.scale,
         bias=config.bias,
         init_std=config.init_std,
+        memory=config.memory,
         device=weight.device,
         dtype=_weight_dtype(config, weight.dtype),
     )

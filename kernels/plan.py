@@ -1,0 +1,52 @@
+"""A launch with its compile-time arguments settled: through Triton's own dispatch once, then straight to the result.
+
+Triton binds and hashes every argument of every call, which takes longer than a small adapter runs. A Launch is made
+once for all that this binding depends on (dtypes, alignment, which pointers are None, tiles, device) and keeps the
+compiled kernel.
+"""
+
+from typing import Any
+
+import torch
+import triton.language as tl
+
+from .shapes import LaunchConfig, Problem
+
+ACC_DTYPES = {torch.float64: tl.float64}
+
+
+class Launch:
+    """Calls one kernel with fixed constants; the other arguments come by name, in the kernel's own order."""
+
+    __slots__ = ("_compiled", "_constants", "_keep", "_kernel", "_options")
+
+    def __init__(self, kernel: Any, constants: dict[str, Any], options: dict[str, Any], keep: bool) -> None:
+        self._kernel, self._constants, self._options, self._keep = kernel, constants, options, keep
+        self._compiled: Any = None
+
+    def __call__(self, programs: int, **arguments: Any) -> None:
+        """Launch so many programs on the current device and stream."""
+        if self._compiled is not None:
+            self._compiled[(programs, 1, 1)](*arguments.values(), *self._constants.values())
+            return
+        given = [*arguments, *self._constants]
+        if given != list(self._kernel.arg_names):
+            raise TypeError(
+                f"{self._kernel.__name__} takes {', '.join(self._kernel.arg_names)}, got {', '.join(given)}"
+            )
+        compiled = self._kernel[(programs,)](**arguments, **self._constants, **self._options)
+        # The interpreter returns nothing, and without alignment the next call's pointers may need another kernel.
+        if self._keep and hasattr(compiled, "run"):
+            self._compiled = compiled
+
+
+def prepare(kernel: Any, config: LaunchConfig, problem: Problem, dtype: torch.dtype, **constants: Any) -> Launch:
+    """A Launch of this kernel with these tiles; constants in the kernel's order, before BLOCK_T."""
+    settled = constants | {"BLOCK_T": config.BLOCK_T, "BLOCK_D": config.BLOCK_D, "BLOCK_M": config.BLOCK_M}
+    options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+    return Launch(kernel, settled, options, problem.aligned)
+
+
+def acc_dtype(dtype: torch.dtype) -> tl.dtype:
+    """The dtype products of x's dtype accumulate in."""
+    return ACC_DTYPES.get(dtype, tl.float32)

@@ -1,0 +1,105 @@
+"""What a choice of tiles depends on, and what it consists of: Problem and LaunchConfig. Pure Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["forward", "dx", "dx_z", "dx_x", "expand", "weight_grad", "queue"]
+Form = Literal["fused", "split", "resident", "sliced", "queue"]
+
+# Representative numbers of tokens; a launch belongs to the first that is no smaller, or to the last.
+TOKENS = (128, 2048, 16384, 65536)
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """One launch and its tiles.
+
+    form: "fused", one kernel per direction; "split", a launch for each projection; "resident" (Gluon), x stays in
+        shared memory; "sliced", the hidden dimension split over programs; "queue", the whole backward in one launch.
+    programs_per_sm: at most so many programs on a multiprocessor, each taking tile after tile; 0: a program a tile.
+    partial_sums: the products of BLOCK_D columns are summed one by one instead of running on in one accumulator, which
+        is the order of the sliced form: both then give the same bits.
+    evict_first: the output is written so that it leaves the L2 cache before the rows that are read twice.
+    """
+
+    form: Form
+    BLOCK_T: int
+    BLOCK_D: int
+    BLOCK_M: int
+    num_warps: int
+    num_stages: int
+    programs_per_sm: int = 0
+    partial_sums: bool = False
+    evict_first: bool = False
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """What fixes the order in which one row is summed: equal orders give equal bits for a row."""
+        return (self.form == "split", self.BLOCK_D, self.BLOCK_M, self.partial_sums, self.BLOCK_T >= 64)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the choice of tiles depends on.
+
+    D, M: hidden and bottleneck size; x_bytes, w_bytes: bytes of one element of x and of the weights;
+    precision: "ieee" or "tf32", of float32 products; arch: "sm_90", "gfx942", …; sms: its multiprocessors;
+    l2_bytes: its last-level cache; aligned: every row of every tensor starts at a multiple of 16 bytes;
+    tokens: one of TOKENS; device: index of the GPU; optional: forms asked for; forced: phases with a given choice.
+    """
+
+    D: int
+    M: int
+    x_bytes: int
+    w_bytes: int
+    precision: str
+    arch: str
+    sms: int = 132
+    aligned: bool = True
+    l2_bytes: int = 50 * 2**20
+    tokens: int = TOKENS[-1]
+    device: int = 0
+    optional: tuple[str, ...] = ()
+    forced: tuple[tuple[str, LaunchConfig], ...] = ()
+
+    def __hash__(self) -> int:
+        # Asked for at every launch: the fields are hashed once.
+        try:
+            return self._hash  # type: ignore[attr-defined]
+        except AttributeError:
+            values = tuple(getattr(self, name) for name in self.__dataclass_fields__)
+            object.__setattr__(self, "_hash", hash(values))
+            return self._hash  # type: ignore[attr-defined]
+
+    @property
+    def unit(self) -> int:
+        """How many elements of x are the 16 bytes that divide every row, or 1 where rows start anywhere."""
+        return max(1, 16 // self.x_bytes) if self.aligned else 1
+
+
+def padded(size: int) -> int:
+    """size rounded up to a power of two, at least 16: what a matrix product of tiles needs."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
+def bucket(T: int) -> int:
+    """The one of TOKENS that a launch over T tokens belongs to."""
+    return next((tokens for tokens in TOKENS if T <= tokens), TOKENS[-1])
+
+
+def family(arch: str) -> str:
+    """The architecture whose tables serve this one: the nearest older one with no more shared memory."""
+    if arch.startswith("gfx"):
+        return "gfx942"
+    number = int(arch.removeprefix("sm_"))
+    if number in (86, 87, 89) or number >= 120:
+        return "sm_120"
+    return "sm_80" if number < 90 else "sm_90" if number < 100 else "sm_100"
+
+
+def kind(problem: Problem) -> str:
+    """Which table: by the bytes of x and of the weights, the precision of float32 products, and the alignment."""
+    name = problem.precision if problem.x_bytes > 2 else "16" if problem.w_bytes <= 2 else "16/32"
+    return name if problem.aligned else f"{name} ragged"
