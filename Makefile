@@ -26,7 +26,7 @@ endif
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .PHONY: help install demo test test-all nightly lint format aot aot-quick peers bench bench-smoke report \
-  gpu-check gpu-bench gpu-profile rehearse clean
+  gpu-check gpu-bench gpu-profile gpu-tune gpu-sanitize rehearse clean
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]   (with PYTHON nothing is installed)"
@@ -83,10 +83,18 @@ gpu-bench: $(READY) $(PEERS)  ## every suite on the GPU in pieces of 8 minutes: 
 gpu-profile: $(READY)  ## DRAM bytes and occupancy of one launch of each kernel, where there is ncu
 	$(PY) -m benchmarks.ncu --output $(RESULTS)
 
+gpu-tune: $(READY)  ## search tiles on the GPU, into kernels/tuned/, in pieces of 8 minutes: repeat until nothing is left
+	$(PY) -m benchmarks.tune --resume --minutes 8
+
+gpu-sanitize: $(READY)  ## every kernel form under compute-sanitizer, where there is one
+	$(PY) -m benchmarks.sanitize
+
 rehearse: $(READY) $(PEERS)  ## the GPU campaign on this CPU with small cases, so that no GPU minute goes to a typo
 	$(PY) -m adapter_fast bench --device cpu --quick --resume --minutes 7.5 --output build/rehearsal
 	$(PY) -m adapter_fast bench --device cpu --quick --resume --minutes 7.5 --output build/rehearsal
 	$(PY) -m benchmarks.ncu --device cpu --quick
+	$(PY) -m benchmarks.tune --rehearse
+	$(PY) -m benchmarks.sanitize --device cpu
 
 clean:  ## remove .venv, build/ and the tools' caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .benchmarks .hypothesis

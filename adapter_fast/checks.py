@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "identity")
+# Tensor subclasses may mean something of their own by a shape, or by a call.
+PLAIN = (Tensor, torch.nn.Parameter)
 MEMORY_MODES = ("speed", "balanced", "lean")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -82,6 +84,61 @@ def check_arguments(
 
     Every message names the argument, what was expected and what was given.
     """
+    if not _plainly_right(x, w_down, b_down, w_up, b_up, residual, activation, scale, memory):
+        _check_one_by_one(x, w_down, b_down, w_up, b_up, residual, activation, scale, memory)
+
+
+def _plainly_right(
+    x: Any,
+    w_down: Any,
+    b_down: Any,
+    w_up: Any,
+    b_up: Any,
+    residual: Any,
+    activation: Any,
+    scale: Any,
+    memory: Any,
+) -> bool:
+    """Whether the usual arguments are right, in half the time: with other ones each is looked at by itself."""
+    if (
+        torch.compiler.is_compiling()
+        or not (residual is None or residual is False)
+        or not all(type(t) in PLAIN for t in (x, w_down, b_down, w_up, b_up))
+        or x.dim() == 0
+        or w_down.dim() != 2
+    ):
+        return False
+    m, d = w_down.shape
+    dtype, device = w_down.dtype, w_down.device
+    return (
+        x.shape[-1] == d
+        and w_up.shape == (d, m)
+        and b_down.shape == (m,)
+        and b_up.shape == (d,)
+        and dtype is w_up.dtype is b_down.dtype is b_up.dtype
+        and device == x.device == w_up.device == b_down.device == b_up.device
+        and x.dtype in DTYPES
+        and dtype in DTYPES
+        and 0 < d < 2**24
+        and 0 < m * d < 2**31
+        and activation in ACTIVATIONS
+        and type(scale) is float
+        and -math.inf < scale < math.inf
+        and memory in MEMORY_MODES
+    )
+
+
+def _check_one_by_one(
+    x: Tensor,
+    w_down: Tensor,
+    b_down: Tensor | None,
+    w_up: Tensor,
+    b_up: Tensor | None,
+    residual: Tensor | Literal[False] | None,
+    activation: str,
+    scale: float,
+    memory: str,
+) -> None:
     _check_tensor("x", x)
     if x.dim() == 0:
         raise ValueError("x must be [..., d] with at least one dimension, got a scalar")

@@ -33,7 +33,8 @@ def _commit() -> str:
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
         # A run writes its own results as it goes: they make no other program of it, or --resume would find nothing.
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+        written = [f":(exclude){folder}" for folder in ("benchmarks/results", "kernels/tuned")]
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
         return commit + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -8,7 +8,7 @@ and UNIT says that rows are, in ragged ones nothing is known.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -17,12 +17,14 @@ import triton.language as tl
 from .backward import bottleneck_dx_kernel, weight_grad_kernel
 from .expand import expand_kernel
 from .forward import bottleneck_forward_kernel
+from .queue import MAX_CHUNKS, backward_queue_kernel
 from .reduce import BLOCK_N, BLOCK_R, reduce_kernel
 from .shapes import TOKENS, LaunchConfig, Phase, Problem
-from .tiles import select_tiles
+from .sliced import bottleneck_sliced_kernel, slots_at_once
+from .tiles import OPTIONAL_FORMS, select_tiles
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
-PHASES: tuple[Phase, ...] = ("forward", "dx", "dx_z", "dx_x", "expand", "weight_grad")
+PHASES: tuple[Phase, ...] = ("forward", "dx", "dx_z", "dx_x", "expand", "weight_grad", "queue")
 HIDDEN = (768, 1024, 4096)
 BOTTLENECKS = (16, 32, 64, 128, 256, 512)
 # (x, weights, precision of float32 products)
@@ -79,6 +81,7 @@ def _case(
     rows = "aligned" if unit > 1 else "ragged"
     biases = ("b_down_ptr", "b_up_ptr", "bias_ptr")
     tiles = f"{config.BLOCK_T}x{config.BLOCK_D}x{config.BLOCK_M} w{config.num_warps} s{config.num_stages}"
+    tiles += " partial sums" if constexprs.get("PARTIAL_SUMS") else ""
     return AotCase(
         name=f"{kernel} {config.form} {x_dtype}/{w_dtype} {precision} {rows} {tiles}",
         fn=fn,
@@ -142,10 +145,38 @@ def _weight_grad(dtypes: tuple[str, str, str], config: LaunchConfig, unit: int) 
     return _case("weight_grad", weight_grad_kernel, (x, x, precision), config, pointers, scalars, {}, unit)
 
 
+def _sliced(dtypes: tuple[str, str, str], config: LaunchConfig, problem: Problem) -> Iterator[AotCase]:
+    x, w, _ = dtypes
+    pointers: dict[str, str | None] = {"x_ptr": x, "w_down_ptr": w, "b_down_ptr": w, "w_up_ptr": w, "b_up_ptr": w}
+    pointers |= {"residual_ptr": x, "y_ptr": x, "h_ptr": x, "slope_ptr": x, "z_ptr": None, "parts_ptr": "fp32"}
+    scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_xt": "i32", "stride_rt": "i32"}
+    slots = slots_at_once(config, -(-problem.D // config.BLOCK_D))
+    for phase in ("both", "first", "second"):
+        pointers["counters_ptr"] = "i32" if phase == "both" else None
+        constants = {"ACTIVATION": "gelu", "PHASE": phase, "SLOTS": slots}
+        kernel = f"sliced {phase}"
+        yield _case(kernel, bottleneck_sliced_kernel, dtypes, config, pointers, scalars, constants, problem.unit)
+
+
+def _queue(dtypes: tuple[str, str, str], config: LaunchConfig, unit: int) -> Iterator[AotCase]:
+    x, w, _ = dtypes
+    scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_dyt": "i32", "stride_xt": "i32"}
+    scalars |= {"chunks": "i32", "chunk_tokens": "i32", "ahead": "i32"}
+    for mode in ("slope", "z", "x"):
+        pointers = {"dy_ptr": x, "x_ptr": x, "h_ptr": x, "slope_ptr": x if mode == "slope" else None}
+        pointers |= {"z_ptr": x if mode == "z" else None, "w_up_ptr": w, "w_down_ptr": w}
+        pointers |= {"b_down_ptr": w if mode == "x" else None, "dx_ptr": x, "dz_ptr": x, "db_down_ptr": "fp32"}
+        pointers |= dict.fromkeys(("db_up_ptr", "dw_down_ptr", "dw_up_ptr"), "fp32")
+        pointers |= dict.fromkeys(("tickets_ptr", "done_ptr"), "i32")
+        constants = {"MAKE_H": mode != "slope", "ADD_DY": True, "ACTIVATION": "gelu"}
+        constants |= {"EVICT_FIRST": config.evict_first, "SLOTS": MAX_CHUNKS}
+        yield _case(f"queue {mode}", backward_queue_kernel, dtypes, config, pointers, scalars, constants, unit)
+
+
 def _reduce(w_dtype: str) -> AotCase:
     names = ("dw_down", "dw_up", "db_down", "db_up")
     signature = {f"{name}_ptr": "*fp32" for name in names} | {f"{name}_out_ptr": f"*{w_dtype}" for name in names}
-    integers = {name: "i32" for name in ("D", "M", "slots", "rows_down", "rows_up")}
+    integers = dict.fromkeys(("D", "M", "slots", "rows_down", "rows_up"), "i32")
     return AotCase(
         name=f"reduce to {w_dtype}",
         fn=reduce_kernel,
@@ -170,7 +201,13 @@ def _launches(dtypes: tuple[str, str, str], problem: Problem) -> Iterator[AotCas
     split = False
     for phase in PHASES:
         config = select_tiles(phase, problem)
-        if phase == "forward":
+        if config is None:
+            continue
+        if config.form == "sliced":
+            yield from _sliced(dtypes, config, problem)
+        elif phase == "queue":
+            yield from _queue(dtypes, config, problem.unit)
+        elif phase == "forward":
             split |= config.form == "split"
             yield _forward(dtypes, config, problem.unit)
         elif phase == "weight_grad":
@@ -190,7 +227,9 @@ def cases(arch: str) -> Iterator[AotCase]:
     seen = set()
     for dtypes, m, aligned, tokens, d in product(DTYPES, BOTTLENECKS, (True, False), TOKENS, HIDDEN):
         sizes = (_BYTES[dtypes[0]], _BYTES[dtypes[1]])
-        for case in _launches(dtypes, Problem(d, m, *sizes, dtypes[2], arch, aligned=aligned, tokens=tokens)):
-            if case.name not in seen:
-                seen.add(case.name)
-                yield case
+        problem = Problem(d, m, *sizes, dtypes[2], arch, aligned=aligned, tokens=tokens)
+        for optional in ((), OPTIONAL_FORMS):
+            for case in _launches(dtypes, replace(problem, optional=optional)):
+                if case.name not in seen:
+                    seen.add(case.name)
+                    yield case

@@ -33,7 +33,10 @@ def contract(
             other=0.0,
         )  # [BLOCK_K, BLOCK_N]
         if PARTIAL_SUMS:
-            acc += tl.dot(a, w.to(a.dtype), input_precision=PRECISION, out_dtype=acc.dtype)
+            # Without the limit the compiler folds this addition into the product, whose sums then run on in one.
+            acc += tl.dot(
+                a, w.to(a.dtype), input_precision=PRECISION, max_num_imprecise_acc=BLOCK_K, out_dtype=acc.dtype
+            )
         else:
             acc = tl.dot(a, w.to(a.dtype), acc, input_precision=PRECISION, out_dtype=acc.dtype)
     return acc

@@ -78,7 +78,6 @@ def _launch(
         expand_kernel,
         config,
         problem,
-        dtypes[0],
         ADD_ROWS=add_rows,
         PRECISION=problem.precision,
         ACC_DTYPE=acc_dtype(dtypes[0]),

@@ -16,6 +16,7 @@ from .blocks import contract, expand_rows
 from .expand import launch_expand
 from .plan import Launch, acc_dtype, prepare
 from .shapes import LaunchConfig, Problem
+from .sliced import launch_sliced
 from .tiles import programs, select_tiles
 
 
@@ -183,7 +184,6 @@ def _launch(
         bottleneck_forward_kernel,
         config,
         problem,
-        dtypes[0],
         ACTIVATION=activation,
         PRECISION=problem.precision,
         ACC_DTYPE=acc_dtype(dtypes[0]),
@@ -221,6 +221,9 @@ def launch_forward(
     z = x.new_empty((T, M)) if save_z else None
     if T == 0:
         return y, h if save_h else None, slope, z
+    if config.form == "sliced":
+        launch_sliced(x, w_down, b_down, w_up, b_up, residual, activation, scale, y, h, slope, z, config, problem)
+        return y, h, slope, z
     present = (b_down is None, b_up is None, residual is None, h is None, slope is None, z is None)
     tiles = -(-T // config.BLOCK_T) * -(-M // config.BLOCK_M)
     _launch(problem, config, (x.dtype, w_down.dtype), activation, present)(

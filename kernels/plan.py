@@ -40,11 +40,13 @@ class Launch:
             self._compiled = compiled
 
 
-def prepare(kernel: Any, config: LaunchConfig, problem: Problem, dtype: torch.dtype, **constants: Any) -> Launch:
+def prepare(
+    kernel: Any, config: LaunchConfig, problem: Problem, options: dict[str, Any] | None = None, **constants: Any
+) -> Launch:
     """A Launch of this kernel with these tiles; constants in the kernel's order, before BLOCK_T."""
     settled = constants | {"BLOCK_T": config.BLOCK_T, "BLOCK_D": config.BLOCK_D, "BLOCK_M": config.BLOCK_M}
-    options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
-    return Launch(kernel, settled, options, problem.aligned)
+    tiles = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+    return Launch(kernel, settled, tiles | (options or {}), problem.aligned)
 
 
 def acc_dtype(dtype: torch.dtype) -> tl.dtype:

@@ -86,13 +86,20 @@ def launch_reduce(
 
     dw_up and db_up are multiplied with scale. None gives None.
     """
-    partial = (dw_down, dw_up, db_down, db_up)
-    given = [p for p in partial if p is not None]
-    outs = [None if p is None else p.new_empty(p.shape[1:], dtype=dtype) for p in partial]
-    if given:
-        tiles = sum(-(-p[0].numel() // BLOCK_N) for p in given)
-        weights = dw_up if dw_down is None else dw_down
-        _launch(problem, given[0].dtype, dtype, tuple(p is None for p in partial))(
+    D, M = problem.D, problem.M
+    outs: list[torch.Tensor | None] = []
+    tiles, given, slots = 0, None, 0
+    for partial, shape in ((dw_down, (M, D)), (dw_up, (D, M)), (db_down, (M,)), (db_up, (D,))):
+        if partial is None:
+            outs.append(None)
+            continue
+        given = partial
+        outs.append(partial.new_empty(shape, dtype=dtype))
+        tiles += -(-D * M // BLOCK_N) if len(shape) == 2 else -(-shape[0] // BLOCK_N)
+        slots = partial.shape[0] if len(shape) == 2 else slots
+    if given is not None:
+        present = (dw_down is None, dw_up is None, db_down is None, db_up is None)
+        _launch(problem, given.dtype, dtype, present)(
             tiles,
             dw_down_ptr=dw_down,
             dw_up_ptr=dw_up,
@@ -102,9 +109,9 @@ def launch_reduce(
             dw_up_out_ptr=outs[1],
             db_down_out_ptr=outs[2],
             db_up_out_ptr=outs[3],
-            D=problem.D,
-            M=problem.M,
-            slots=0 if weights is None else weights.shape[0],
+            D=D,
+            M=M,
+            slots=slots,
             rows_down=0 if db_down is None else db_down.shape[0],
             rows_up=0 if db_up is None else db_up.shape[0],
             scale=scale,

@@ -101,6 +101,11 @@ _RAGGED_IEEE: Table = {
     ("weight_grad", 16): (32, 64, 8, 1),
     ("weight_grad", 32): (32, 64, 8, 1),
 }
+# The whole backward in one launch, 16-bit aligned rows: family → bottleneck → (…, programs a multiprocessor).
+QUEUE: dict[str, dict[int, tuple[int, ...]]] = {
+    "sm_90": {16: (64, 64, 4, 3, 3), 32: (64, 64, 4, 3, 3), 64: (64, 64, 8, 3, 2), 128: (64, 64, 8, 2, 1)},
+    "sm_80": {16: (64, 64, 4, 3, 2), 64: (64, 64, 8, 2, 1)},
+}
 TABLES: dict[str, Table] = {
     "16": _HALF,
     "16/32": _HALF,
@@ -127,6 +132,16 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("weight_grad", 32): (64, 64, 4, 2),
     },
     ("sm_80", "tf32"): {("dx", 128): (64, 32, 8, 2)},
+    ("sm_90", "16"): {
+        ("forward", 256): (),
+        ("dx", 256): (),
+        ("dx_x", 256): (),
+        "down": (128, 64, 128, 8, 3),
+        "down narrow": (64, 64, 128, 4, 3),
+        "down dx_x": (128, 64, 128, 8, 2),
+        "expand": (128, 128, 64, 8, 3),
+        "expand narrow": (64, 128, 64, 4, 3),
+    },
     ("sm_100", "16"): {("forward", 64): (64, 64, 4, 3)},
     ("sm_100", "16/32"): {("forward", 16): (64, 32, 4, 3), ("forward", 32): (64, 64, 4, 2)},
     ("sm_120", "16"): {

@@ -15,7 +15,7 @@ from functools import cache
 
 from . import tuned
 from .shapes import TOKENS, LaunchConfig, Phase, Problem, bucket, family, kind, padded
-from .tables import DEPARTURES, TABLES
+from .tables import DEPARTURES, QUEUE, TABLES
 
 __all__ = ["TOKENS", "LaunchConfig", "Phase", "Problem", "bucket", "family", "kind", "padded", "select_tiles"]
 
@@ -74,25 +74,28 @@ def select_tiles(phase: Phase, problem: Problem) -> LaunchConfig | None:
         if name == phase:
             return config
     measured = tuned.choice(phase, problem)
-    return _ruled(phase, problem) if measured is None else measured
+    if phase == "queue" and measured is not None and measured.form != "queue":
+        return None  # measured, and the two launches won
+    return ruled(phase, problem) if measured is None else measured
 
 
-def _ruled(phase: Phase, problem: Problem) -> LaunchConfig | None:
+def ruled(phase: Phase, problem: Problem) -> LaunchConfig | None:
+    """The choice without measurements: rules over the static tables."""
     table = TABLES[kind(problem)] | DEPARTURES.get((family(problem.arch), kind(problem)), {})
     M = padded(problem.M)
     if phase == "expand":
-        return LaunchConfig("split", *table["expand"])
+        tiles = -(-problem.D // table["expand"][1])
+        return _split(table, "expand", tiles, problem)
     if phase == "queue":
-        return _queue(table, M, problem)
+        return _queue(problem)
     if phase == "weight_grad":
         M = min(M, max(m for name, m in (key for key in table if isinstance(key, tuple)) if name == phase))
+    down = f"down {phase}" if f"down {phase}" in table else "down"
     if phase in ("dx_z", "dx_x") and (phase, M) not in table:
-        down, phase = table.get(f"down {phase}", table["down"]), "dx"
-    else:
-        down = table.get(f"down {phase}", table["down"])
+        phase = "dx"
     config = _config(table, phase, M)
     if config is None:
-        return LaunchConfig("split", *down)
+        return _split(table, down, -(-M // table[down][2]), problem)
     if phase == "weight_grad":
         return config
     config = _fitted(config, _config(table, f"{phase} narrow", M), problem)
@@ -104,31 +107,64 @@ def _config(table: dict[object, tuple[int, ...]], phase: str, M: int) -> LaunchC
     return LaunchConfig("fused", row[0], row[1], M, row[2], row[3]) if row else None
 
 
+def _split(table: dict[object, tuple[int, ...]], name: str, tiles: int, problem: Problem) -> LaunchConfig:
+    """One of the split form's two launches; tiles: how many its programs need side by side for each run of tokens."""
+    wide, narrow = LaunchConfig("split", *table[name]), table.get(f"{name} narrow")
+    few = -(-problem.tokens // wide.BLOCK_T) * tiles < problem.sms
+    return LaunchConfig("split", *narrow) if few and narrow is not None else wide
+
+
 def _fitted(wide: LaunchConfig, narrow: LaunchConfig | None, problem: Problem) -> LaunchConfig:
     """Rows a program, and how many programs a multiprocessor, for this number of tokens and this cache.
 
-    Each program reads its rows twice, and the second reading must still find them in the cache: the programs that run
-    at the same time may hold 70 % of it. Two narrow programs a multiprocessor overlap their phases; where not even
-    these fit, the rows come from memory twice whatever is done, and wide tiles save traffic for the weights.
+    Narrow tiles where wide ones would leave a quarter of the GPU idle. Beyond that each program's second reading of its
+    rows must still find them in the cache: the programs that run at the same time may hold 70 % of it, and where not
+    even one a multiprocessor fits, one holds the most. Up to m = 64 two narrow programs a multiprocessor overlap their
+    phases; above, reading the weights for each narrow tile costs more than that.
     """
 
-    def resident(config: LaunchConfig) -> int:
+    def fits(config: LaunchConfig) -> int:
         return int(0.7 * problem.l2_bytes // (problem.sms * config.BLOCK_T * problem.D * problem.x_bytes))
 
-    few = -(-problem.tokens // wide.BLOCK_T) <= problem.sms
-    if few:
-        return narrow or wide
-    best = narrow if narrow is not None and resident(narrow) >= 2 else wide
-    cap = resident(best)
-    return replace(best, programs_per_sm=cap if cap < 4 else 0, evict_first=cap > 0)
+    if not problem.aligned or not problem.arch.startswith("sm_"):
+        return wide
+    exceeds = 2 * problem.tokens * problem.D * problem.x_bytes > problem.l2_bytes
+    if -(-problem.tokens // wide.BLOCK_T) < 0.75 * problem.sms:
+        return replace(narrow or wide, evict_first=exceeds)
+    best = narrow if narrow is not None and narrow.BLOCK_M <= 64 and fits(narrow) >= 2 else wide
+    cap = max(1, fits(best))
+    return replace(best, programs_per_sm=cap if cap < 4 else 0, evict_first=exceeds)
 
 
 def _optional(config: LaunchConfig, problem: Problem) -> LaunchConfig:
+    """The forward's form that was asked for, where it can be had.
+
+    The sliced form adds up its slices one by one, so where few tokens take it more tokens must be summed like that too;
+    the resident form does not, and stands back.
+    """
+    if not problem.aligned or problem.x_bytes != 2 or family(problem.arch) != "sm_90" or config.BLOCK_M > 128:
+        return config
+    if "sliced" in problem.optional and config.form == "fused":
+        block_d, stages = (64, config.num_stages) if problem.D <= 1024 else (128, 2)
+        if problem.tokens == TOKENS[0]:
+            return LaunchConfig("sliced", 64, block_d, config.BLOCK_M, 8, 1, partial_sums=True)
+        return replace(config, BLOCK_D=block_d, num_stages=stages, partial_sums=True)
     return config
 
 
-def _queue(table: dict[object, tuple[int, ...]], M: int, problem: Problem) -> LaunchConfig | None:
-    return None
+def _queue(problem: Problem) -> LaunchConfig | None:
+    """The queue's tiles where it was asked for, where dy and x exceed the cache and dx is summed as without it."""
+    row = QUEUE.get(family(problem.arch), {}).get(padded(problem.M))
+    rows_bytes = 2 * problem.tokens * problem.D * problem.x_bytes
+    if "queue" not in problem.optional or row is None or problem.x_bytes != 2 or not problem.aligned:
+        return None
+    config = LaunchConfig("queue", row[0], row[1], padded(problem.M), row[2], row[3], row[4], evict_first=True)
+    same = all(_same_order(config, select_tiles(phase, problem)) for phase in ("dx", "dx_z", "dx_x"))
+    return config if same and rows_bytes > problem.l2_bytes else None
+
+
+def _same_order(config: LaunchConfig, other: LaunchConfig | None) -> bool:
+    return other is not None and config.order == other.order
 
 
 def split_count(T: int, tiles: int, block_t: int, sms: int) -> int:

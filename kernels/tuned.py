@@ -40,6 +40,8 @@ def choice(phase: Phase, problem: Problem) -> LaunchConfig | None:
 
 def fits(config: LaunchConfig, problem: Problem) -> bool:
     """Whether a choice measured at one hidden size can be launched at this one."""
+    if config.form == "sliced":
+        return -(-problem.tokens // config.BLOCK_T) * -(-problem.D // config.BLOCK_D) <= problem.sms
     return config.form != "resident" or (problem.D % config.BLOCK_D == 0 and problem.M == config.BLOCK_M)
 
 

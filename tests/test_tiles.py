@@ -54,11 +54,15 @@ def test_an_answer_for_every_bottleneck(arch, x_bytes, w_bytes, precision):
                 assert m <= config.BLOCK_M == padded(m) <= 256
 
 
-def test_wide_bottlenecks_are_fused_up_to_256_on_hopper():
-    for m, form in ((1, "fused"), (64, "fused"), (256, "fused"), (257, "split"), (512, "split")):
+def test_wide_bottlenecks_are_two_launches():
+    """On Hopper from 256, where one launch would read the weights too often; elsewhere above that."""
+    for m, form in ((1, "fused"), (64, "fused"), (128, "fused"), (129, "split"), (256, "split"), (512, "split")):
         assert select_tiles("forward", Problem(768, m, 2, 2, "ieee", "sm_90")).form == form
-    tiles = select_tiles("forward", Problem(768, 256, 2, 2, "ieee", "sm_90"))
-    assert (tiles.BLOCK_T, tiles.num_warps) == (64, 8)
+    for m, form in ((256, "fused"), (257, "split")):
+        assert select_tiles("forward", Problem(768, m, 2, 2, "ieee", "sm_80")).form == form
+    for tokens, rows in ((2048, 64), (65536, 128)):
+        problem = Problem(768, 512, 2, 2, "ieee", "sm_90", tokens=tokens)
+        assert [select_tiles(phase, problem).BLOCK_T for phase in ("forward", "dx", "expand")] == [rows] * 3
 
 
 def test_families():
@@ -113,16 +117,18 @@ def test_the_order_of_sums_does_not_depend_on_the_number_of_tokens(arch, x_bytes
 
 
 def test_programs_at_once_hold_no_more_than_the_cache():
-    for d, cap in ((768, 2), (1024, 2), (2048, 0), (8192, 0)):
+    for d, rows, cap in ((768, 64, 2), (1024, 64, 2), (2048, 128, 1), (8192, 128, 1)):
         config = select_tiles("forward", Problem(d, 64, 2, 2, "ieee", "sm_90"))
-        assert config.programs_per_sm == cap, config
-        assert config.evict_first == (cap > 0)
-        if cap:
+        assert (config.BLOCK_T, config.programs_per_sm, config.evict_first) == (rows, cap, True), config
+        if cap > 1:
             assert cap * 132 * config.BLOCK_T * d * 2 <= 0.7 * 50 * 2**20
-    # Few tokens: narrow tiles, so that more multiprocessors have one, and no cap.
-    for tokens, rows in ((128, 64), (2048, 64), (16384, 64), (65536, 128)):
+    # Weights that are read for every tile: wide ones.
+    assert select_tiles("forward", Problem(768, 128, 2, 2, "ieee", "sm_90")).BLOCK_T == 128
+    # Few tokens: narrow tiles, so that more multiprocessors have one.
+    for tokens, rows, evict in ((128, 64, False), (2048, 64, False), (16384, 128, True)):
         config = select_tiles("forward", Problem(4096, 64, 2, 2, "ieee", "sm_90", tokens=tokens))
-        assert (config.BLOCK_T, config.programs_per_sm) == (rows, 0)
+        assert (config.BLOCK_T, config.evict_first) == (rows, evict)
+    assert select_tiles("forward", Problem(4096, 64, 2, 2, "ieee", "gfx942")).programs_per_sm == 0
 
 
 def test_programs():

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import PLAIN
 from . import eager, launch
 from .layout import as_rows, bottleneck, needs_copy
 
@@ -140,11 +141,9 @@ for _name, _implementation, _fake in (
     torch.library.impl(_name, ("cpu", "cuda"), _implementation)
     torch.library.register_fake(_name, _fake)
 
-_PLAIN = (Tensor, torch.nn.Parameter)
-
 
 def _direct(tensor: Tensor) -> bool:
-    return not torch.compiler.is_compiling() and type(tensor) in _PLAIN
+    return not torch.compiler.is_compiling() and type(tensor) in PLAIN
 
 
 def forward(x: Tensor, *args: Any) -> Tensor:

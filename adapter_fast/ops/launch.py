@@ -5,9 +5,10 @@ The only importer of adapter_fast.kernels; Triton itself is imported at the firs
 
 from __future__ import annotations
 
+import importlib
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 # The interpreter runs the tiles of this architecture, with few programs so that tests stay quick.
 INTERPRETED = ("sm_90", 8, 50 * 2**20)
+
+
+@cache
+def _kernels(name: str) -> Any:
+    """A module of adapter_fast.kernels, imported when it is first needed: most of them import Triton."""
+    return importlib.import_module(f"adapter_fast.kernels.{name}")
+
 
 _HERE: AbstractContextManager = nullcontext()
 
@@ -77,8 +85,7 @@ def problem(
     *tensors: Tensor | None,
 ) -> Problem:
     """What select_tiles needs to know about a launch on this device; tensors: whose alignment counts."""
-    from adapter_fast.kernels.tiles import bucket, forced_choices, requested_forms
-
+    tiles = _kernels("tiles")
     index = -1
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
@@ -94,7 +101,16 @@ def problem(
         aligned = addresses % 16 == 0 and strides % unit == 0
     precision = "ieee" if exact else "tf32"
     return _problem(
-        index, dtype, weight_dtype, d, m, bucket(T), precision, aligned, requested_forms(), forced_choices()
+        index,
+        dtype,
+        weight_dtype,
+        d,
+        m,
+        tiles.bucket(T),
+        precision,
+        aligned,
+        tiles.requested_forms(),
+        tiles.forced_choices(),
     )
 
 
@@ -107,14 +123,20 @@ def _on(device: torch.device) -> AbstractContextManager:
 
 def launch_form(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dtype, T: int, d: int, m: int) -> str:
     """One phrase on how many launches the two directions take."""
-    from adapter_fast.kernels.tiles import select_tiles
-
+    select_tiles = _kernels("tiles").select_tiles
     setting = problem(device, dtype, weight_dtype, T, d, m)
-    forms = [select_tiles(phase, setting).form for phase in ("forward", "dx")]
-    if forms == ["fused", "fused"]:
-        return f"one fused launch each way at m = {m}"
-    which = {("split", "split"): "forward and dx", ("split", "fused"): "forward", ("fused", "split"): "dx"}
-    return f"two launches for {which[tuple(forms)]} at m = {m}: a fused tile of that width does not fit"
+    forward, dx = select_tiles("forward", setting), select_tiles("dx", setting)
+    queue = select_tiles("queue", setting)
+    which = [name for name, config in (("forward", forward), ("dx", dx)) if config and config.form == "split"]
+    phrase = f"one fused launch each way at m = {m}"
+    if which:
+        phrase = f"two launches for {' and '.join(which)} at m = {m}: a fused tile of that width does not fit"
+    special = [config.form for config in (forward, queue) if config and config.form in ("resident", "sliced", "queue")]
+    if special:
+        # Without a measurement only the user's own choice leads there.
+        why = "asked for, and not run on any GPU yet" if set(special) & set(setting.optional) else "measured"
+        phrase += f"; the {' and '.join(special)} form, {why}"
+    return phrase
 
 
 def forward(
@@ -132,15 +154,13 @@ def forward(
     save_z: bool,
 ) -> tuple[Tensor | None, ...]:
     """x [..., d] → y of that shape, h, slope and z [T, m], the last three None unless asked for."""
-    from adapter_fast.kernels.forward import launch_forward
-
     rows = as_rows(x)
     added = rows if add_x else None if residual is None else as_rows(residual)
     w_down, w_up = dense(w_down), dense(w_up)
     T, d = rows.shape
     setting = problem(x.device, x.dtype, w_down.dtype, T, d, w_down.shape[0], rows, added, w_down, w_up)
     with _on(x.device):
-        y, h, slope, z = launch_forward(
+        y, h, slope, z = _kernels("forward").launch_forward(
             rows,
             w_down,
             None if b_down is None else dense(b_down),
@@ -177,9 +197,6 @@ def backward(
     need_b_up: bool,
 ) -> tuple[Tensor | None, ...]:
     """dy, x [T, d] rows → dx, dw_down, db_down, dw_up, db_up, as in eager.backward."""
-    from adapter_fast.kernels.backward import launch_dx, launch_weight_grad
-    from adapter_fast.kernels.reduce import launch_reduce
-
     T, d = dy.shape
     m = bottleneck(h, z, w_up)
     if T == 0:
@@ -191,32 +208,33 @@ def backward(
     w_down = None if w_down is None else dense(w_down)
     w_up = None if w_up is None else dense(w_up)
     setting = problem(dy.device, dy.dtype, weight_dtype, T, d, m, dy, x, w_down, w_up)
+    b_down = None if b_down is None else dense(b_down)
+    save_h = need_w_up and h is None
     with _on(dy.device):
-        if need_dz:
-            dx, made, dz, db_down, sums = launch_dx(
-                dy,
-                x,
-                slope,
-                z,
-                w_down,
-                None if b_down is None else dense(b_down),
-                w_up,
-                add_x,
-                activation,
-                scale,
-                need_x,
-                need_w_up and h is None,
-                need_w_down,
-                need_b_down,
-                need_b_up,
-                setting,
-            )
-            h = made if h is None else h
-        if need_w_down or need_w_up:
-            dw_down, dw_up = launch_weight_grad(
-                dy, x if need_w_down else None, h if need_w_up else None, dz, m, setting
-            )
-        dw_down, dw_up, db_down, db_up = launch_reduce(dw_down, dw_up, db_down, sums, scale, weight_dtype, setting)
+        # One launch for all where that form is chosen; None where it cannot be had.
+        whole = None
+        queue = _kernels("tiles").select_tiles("queue", setting)
+        if queue is not None and need_dz and (need_w_down or need_w_up) and w_up is not None:
+            read_h = h if need_w_up else None
+            whole = _kernels("queue").launch_queue(
+                dy, x, read_h, slope, z, w_down, b_down, w_up, add_x, activation, scale, need_x, save_h, need_b_down,
+                need_b_up, need_w_down, queue, setting,
+            )  # fmt: skip
+        if whole is not None:
+            dx, db_down, sums, dw_down, dw_up = whole
+        else:
+            if need_dz and w_up is not None:
+                dx, made, dz, db_down, sums = _kernels("backward").launch_dx(
+                    dy, x, slope, z, w_down, b_down, w_up, add_x, activation, scale, need_x, save_h, need_w_down,
+                    need_b_down, need_b_up, setting,
+                )  # fmt: skip
+                h = made if save_h else h
+            if need_w_down or need_w_up:
+                read_x, read_h = x if need_w_down else None, h if need_w_up else None
+                dw_down, dw_up = _kernels("backward").launch_weight_grad(dy, read_x, read_h, dz, m, setting)
+        dw_down, dw_up, db_down, db_up = _kernels("reduce").launch_reduce(
+            dw_down, dw_up, db_down, sums, scale, weight_dtype, setting
+        )
         if need_b_up and sums is None:
             db_up = _bias_grad(dy, scale, weight_dtype)
     return dx, dw_down, db_down, dw_up, db_up

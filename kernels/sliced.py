@@ -1,0 +1,249 @@
+"""The forward for few tokens, the hidden dimension split over programs: z goes round through memory inside one launch.
+
+A program owns BLOCK_T tokens × one slice of BLOCK_D columns. It writes its share of z to a slot of its own, waits until
+all slices of its tokens have written theirs, adds up the slots and writes its slice of y. The slots are added first to
+last, so that the bits are the same every time and a row's result does not depend on the rows around it.
+x, y, residual are [T, D]; W_down [M, D], W_up [D, M] with M ≤ BLOCK_M; h, slope and z are [T, M] in x's dtype.
+"""
+
+from functools import cache
+
+import torch
+import triton
+import triton.language as tl
+
+from .activations import activate, activation_slope
+from .arena import arrive, counters, wait_for
+from .plan import Launch, acc_dtype, prepare
+from .shapes import LaunchConfig, Problem
+
+INTEGERS = ["T", "D", "M", "stride_xt", "stride_rt"]
+# Registers of one thread that hold slots on their way from memory: all of these are asked for at once.
+REGISTERS = 128
+
+
+@triton.jit
+def add_slots(
+    parts,  # [BLOCK_T, BLOCK_M] pointers into the first slot
+    stride_ps,
+    slices,
+    rows,
+    mask_m,  # [BLOCK_M]
+    ACC_DTYPE: tl.constexpr,
+    SLOTS: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
+    """The sum of all slots, in order, in their first rows; SLOTS of them are asked for at a time."""
+    offs_t = tl.arange(0, BLOCK_T)
+    z = tl.zeros((BLOCK_T, BLOCK_M), dtype=ACC_DTYPE)
+    for start in range(0, slices, SLOTS):
+        for offset in tl.static_range(SLOTS):
+            slot = start + offset
+            mask_t = offs_t < tl.where(slot < slices, rows, 0)
+            mask_tm = mask_t[:, None] & mask_m[None, :]
+            # Others wrote these just now: past the first-level cache.
+            z += tl.load(parts + slot * stride_ps, mask=mask_tm, other=0.0, cache_modifier=".cg")
+    return z
+
+
+@triton.jit(do_not_specialize=INTEGERS)
+def bottleneck_sliced_kernel(
+    x_ptr,
+    w_down_ptr,
+    b_down_ptr,
+    w_up_ptr,
+    b_up_ptr,
+    residual_ptr,
+    y_ptr,
+    h_ptr,
+    slope_ptr,
+    z_ptr,
+    parts_ptr,
+    counters_ptr,
+    T,
+    D,
+    M,
+    scale,
+    stride_xt,
+    stride_rt,
+    ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ACC_DTYPE: tl.constexpr,
+    PHASE: tl.constexpr,
+    UNIT: tl.constexpr,
+    SLOTS: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
+    """Programs: token tiles × slices. PHASE "both" waits, so all must run at once; "first" and "second" are its halves.
+
+    parts is [slices, T, M]; counters [token tiles] are zero before, and after. UNIT divides D, M and the strides.
+    """
+    D = D // UNIT * UNIT
+    M = M // UNIT * UNIT
+    stride_xt = stride_xt // UNIT * UNIT
+    stride_rt = stride_rt // UNIT * UNIT
+    slices = tl.cdiv(D, BLOCK_D)
+    pid = tl.program_id(0)
+    tile_t = pid // slices
+    piece = pid % slices
+    # 64 bits to the tile's first row and between slots, 32 within the tile.
+    first_t = tile_t.to(tl.int64) * BLOCK_T
+    rows = (T - first_t).to(tl.int32)
+    stride_ps = T.to(tl.int64) * M
+    offs_t = tl.arange(0, BLOCK_T)  # [BLOCK_T]
+    offs_d = piece * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
+    offs_m = tl.arange(0, BLOCK_M)  # [BLOCK_M]
+    mask_t = offs_t < rows
+    mask_d = offs_d < D
+    mask_m = offs_m < M
+    offs_tm = offs_t[:, None] * M + offs_m[None, :]  # [BLOCK_T, BLOCK_M]
+    mask_tm = mask_t[:, None] & mask_m[None, :]
+    mask_td = mask_t[:, None] & mask_d[None, :]
+    dtype: tl.constexpr = x_ptr.dtype.element_ty
+    parts = parts_ptr + first_t * M + offs_tm  # [BLOCK_T, BLOCK_M]
+
+    # All that does not need z is asked for first: the release below would wait for what came in between.
+    if PHASE != "second":
+        x = tl.load(
+            x_ptr + first_t * stride_xt + offs_t[:, None] * stride_xt + offs_d[None, :], mask=mask_td, other=0.0
+        )
+        w_down = tl.load(
+            w_down_ptr + offs_d[:, None] + offs_m[None, :] * D, mask=mask_d[:, None] & mask_m[None, :], other=0.0
+        )  # [BLOCK_D, BLOCK_M]
+    if PHASE != "first":
+        w_up = tl.load(
+            w_up_ptr + offs_m[:, None] + offs_d[None, :] * M, mask=mask_m[:, None] & mask_d[None, :], other=0.0
+        ).to(dtype)  # [BLOCK_M, BLOCK_D]
+        if residual_ptr is not None:
+            residual_rows = residual_ptr + first_t * stride_rt + offs_t[:, None] * stride_rt
+            residual = tl.load(residual_rows + offs_d[None, :], mask=mask_td, other=0.0)  # [BLOCK_T, BLOCK_D]
+        if b_down_ptr is not None:
+            b_down = tl.load(b_down_ptr + offs_m, mask=mask_m, other=0.0)
+        if b_up_ptr is not None:
+            b_up = tl.load(b_up_ptr + offs_d, mask=mask_d, other=0.0)
+
+    if PHASE != "second":
+        part = tl.dot(x, w_down.to(dtype), input_precision=PRECISION, out_dtype=ACC_DTYPE)  # [BLOCK_T, BLOCK_M]
+        tl.store(parts + piece * stride_ps, part, mask=mask_tm)
+
+    if PHASE != "first":
+        if PHASE == "both":
+            arrive(counters_ptr + tile_t)
+            wait_for(counters_ptr + tile_t, slices)
+        z = add_slots(parts, stride_ps, slices, rows, mask_m, ACC_DTYPE, SLOTS, BLOCK_T, BLOCK_M)
+        if b_down_ptr is not None:
+            z += b_down.to(ACC_DTYPE)[None, :]
+        h = activate(z, ACTIVATION).to(dtype)  # [BLOCK_T, BLOCK_M]
+        if piece == 0:
+            if z_ptr is not None:
+                tl.store(z_ptr + first_t * M + offs_tm, z.to(z_ptr.dtype.element_ty), mask=mask_tm)
+            if slope_ptr is not None:
+                slope = activation_slope(z, ACTIVATION)
+                tl.store(slope_ptr + first_t * M + offs_tm, slope.to(slope_ptr.dtype.element_ty), mask=mask_tm)
+            if h_ptr is not None:
+                tl.store(h_ptr + first_t * M + offs_tm, h, mask=mask_tm)
+
+        y = tl.dot(h, w_up, input_precision=PRECISION, out_dtype=ACC_DTYPE)  # [BLOCK_T, BLOCK_D]
+        if b_up_ptr is not None:
+            y += b_up.to(ACC_DTYPE)[None, :]
+        y *= scale
+        if residual_ptr is not None:
+            y += residual.to(ACC_DTYPE)
+        tl.store(y_ptr + first_t * D + offs_t[:, None] * D + offs_d[None, :], y.to(dtype), mask=mask_td)
+        if PHASE == "both":
+            # Each counts once more when it waits no longer: the last one to do so clears the counter.
+            if tl.atomic_add(counters_ptr + tile_t, 1, sem="relaxed") == 2 * slices - 1:
+                tl.store(counters_ptr + tile_t, 0)
+
+
+def slots_at_once(config: LaunchConfig, slices: int) -> int:
+    """How many slots a program asks for before it adds up the first of them, a power of two."""
+    per_thread = max(1, config.BLOCK_T * config.BLOCK_M // (32 * config.num_warps))
+    return max(1, min(16, REGISTERS // per_thread, triton.next_power_of_2(slices)))
+
+
+@cache
+def _launch(
+    problem: Problem,
+    config: LaunchConfig,
+    dtypes: tuple[torch.dtype, torch.dtype],
+    activation: str,
+    phase: str,
+    slots: int,
+    present: tuple[bool, ...],
+) -> Launch:
+    return prepare(
+        bottleneck_sliced_kernel,
+        config,
+        problem,
+        {"launch_cooperative_grid": phase == "both"},
+        ACTIVATION=activation,
+        PRECISION=problem.precision,
+        ACC_DTYPE=acc_dtype(dtypes[0]),
+        PHASE=phase,
+        UNIT=problem.unit,
+        SLOTS=slots,
+    )
+
+
+def launch_sliced(
+    x: torch.Tensor,
+    w_down: torch.Tensor,
+    b_down: torch.Tensor | None,
+    w_up: torch.Tensor,
+    b_up: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    activation: str,
+    scale: float,
+    y: torch.Tensor,
+    h: torch.Tensor | None,
+    slope: torch.Tensor | None,
+    z: torch.Tensor | None,
+    config: LaunchConfig,
+    problem: Problem,
+) -> None:
+    """Fill y [T, d], and h, slope, z [T, m] where given, from x and residual [T, d] and dense weights.
+
+    One launch, or two of the same kernel where its programs cannot wait for each other: more programs than there are
+    multiprocessors, no counters to be had (see arena.counters), or the interpreter, which runs one after another.
+
+    Raises:
+        ValueError: m is wider than the tile.
+    """
+    T, D = x.shape
+    M = w_down.shape[0]
+    if M > config.BLOCK_M:
+        raise ValueError(f"the sliced form needs m ≤ BLOCK_M = {config.BLOCK_M}, got m = {M}")
+    if T == 0:
+        return
+    tiles_t, slices = -(-T // config.BLOCK_T), -(-D // config.BLOCK_D)
+    together = problem.device >= 0 and tiles_t * slices <= problem.sms
+    shared = counters(x.device, tiles_t) if together else None
+    parts = x.new_empty((slices, T, M), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+    slots = slots_at_once(config, slices)
+    present = tuple(value is None for value in (b_down, b_up, residual, h, slope, z))
+    for phase in ("first", "second") if shared is None else ("both",):
+        _launch(problem, config, (x.dtype, w_down.dtype), activation, phase, slots, present)(
+            tiles_t * slices,
+            x_ptr=x,
+            w_down_ptr=w_down,
+            b_down_ptr=b_down,
+            w_up_ptr=w_up,
+            b_up_ptr=b_up,
+            residual_ptr=residual,
+            y_ptr=y,
+            h_ptr=h,
+            slope_ptr=slope,
+            z_ptr=z,
+            parts_ptr=parts,
+            counters_ptr=shared,
+            T=T,
+            D=D,
+            M=M,
+            scale=scale,
+            stride_xt=x.stride(0),
+            stride_rt=0 if residual is None else residual.stride(0),
+        )

@@ -1,0 +1,289 @@
+"""The traffic model gives the bytes that a hand counts, never beats the floor, and moves the way the cache does."""
+
+import re
+import shutil
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from adapter_fast.benchmarks import traffic
+from adapter_fast.benchmarks.figures import traffic as pictures
+from adapter_fast.benchmarks.provenance import RESULTS
+from adapter_fast.benchmarks.rows import read_rows
+from adapter_fast.benchmarks.traffic import Machine, chain, estimated_programs, floor, launch_traffic, predicted_us
+from adapter_fast.kernels.tiles import LaunchConfig, Problem
+from adapter_fast.profiler.roofline import Shape, minimal_bytes
+
+MB = 1e6
+H100 = Problem(D=768, M=64, x_bytes=2, w_bytes=2, precision="ieee", arch="sm_90", sms=132)
+FUSED = LaunchConfig("fused", 64, 64, 64, 4, 3, programs_per_sm=1, evict_first=True)
+T = 65536
+
+
+def forward(config=FUSED, problem=H100, tokens=T, programs=4, **options):
+    return launch_traffic("forward", config, problem, tokens, programs, **options)
+
+
+# ---- against the tables of the kernel reference
+
+
+@pytest.mark.parametrize(("m", "block_t"), [(16, 64), (64, 64), (64, 128), (128, 128), (256, 128)])
+def test_reads_out_of_the_cache_in_units_of_a_tile_of_x(m, block_t):
+    """Two units and 2m/BLOCK_T for weights; one unit where x stays on the chip."""
+    problem = replace(H100, M=m)
+    X = T * 768 * 2
+    fused = forward(LaunchConfig("fused", block_t, 64, m, 8, 3, 1, evict_first=True), problem)
+    resident = forward(LaunchConfig("resident", block_t, 64, m, 8, 2), problem)
+    assert fused.l2_read / X == pytest.approx(2 + 2 * m / block_t)
+    assert resident.l2_read / X == pytest.approx(1 + 2 * m / block_t)
+
+
+@pytest.mark.parametrize(
+    ("d", "block_t", "per_sm", "megabytes"),
+    [(768, 64, 1, 13), (768, 64, 2, 26), (768, 64, 4, 52), (1024, 128, 1, 35), (4096, 64, 1, 69), (8192, 128, 2, 554)],
+)
+def test_rows_in_flight(d, block_t, per_sm, megabytes):
+    config = replace(FUSED, BLOCK_T=block_t, programs_per_sm=per_sm)
+    assert traffic.in_flight(config, replace(H100, D=d), T, 8) / MB == pytest.approx(megabytes, abs=0.6)
+
+
+def test_the_compiler_limits_programs_and_few_tokens_do():
+    assert traffic.in_flight(replace(FUSED, programs_per_sm=0), H100, T, 3) == 3 * 132 * 64 * 768 * 2
+    assert traffic.in_flight(replace(FUSED, programs_per_sm=4), H100, T, 3) == 3 * 132 * 64 * 768 * 2
+    assert traffic.in_flight(FUSED, H100, 100, 3) == 2 * 64 * 768 * 2
+
+
+def test_a_forward_by_hand():
+    X, Z, W, biases = 65536 * 768 * 2, 65536 * 64 * 2, 768 * 64 * 2, (768 + 64) * 2
+    one = forward()
+    assert one.hit == 1.0
+    assert one.dram_read == X + 2 * W + biases
+    assert one.dram_write == X + 2 * Z  # h and slope
+    assert one.flops == 2 * 2 * 65536 * 768 * 64
+    assert forward(mode="balanced").dram_write == X + Z
+    assert forward(mode="lean").dram_write == forward(mode="inference").dram_write == X
+    assert forward(residual="tensor").dram_read == 2 * X + 2 * W + biases
+    assert forward(residual="none").l2_read == one.l2_read - X
+
+
+def test_the_second_reading_goes_to_memory_as_rows_outgrow_the_cache():
+    X = T * 4096 * 2
+    wide = replace(H100, D=4096)
+    held = 132 * 64 * 4096 * 2
+    one = forward(FUSED, wide)
+    assert one.hit == pytest.approx(0.7 * 50 * 2**20 / held)
+    assert one.dram_read - forward(LaunchConfig("resident", 64, 64, 64, 4, 2), wide).dram_read == pytest.approx(
+        (1 - one.hit) * X, abs=1
+    )
+    assert forward(replace(FUSED, evict_first=False), wide).hit == pytest.approx(one.hit / 2)
+
+
+def test_a_backward_by_hand():
+    """Two launches and the sums: dx moves 2X + 2Z, the weight gradients 2X + 2Z, as in the kernel reference."""
+    X, Z, W, biases = 65536 * 768 * 2, 65536 * 64 * 2, 768 * 64 * 2, (768 + 64) * 2
+    tiles = {"dx": FUSED, "weight_grad": LaunchConfig("fused", 64, 128, 64, 8, 3)}
+    dx, grads, reduced = chain("backward", H100, T, lambda *_: 4, choose=lambda phase, _: tiles.get(phase))
+    rows, splits = 65536 // 64, 44  # 2 · 132 programs over 6 tiles of d
+    slots = rows * (768 + 64) * 4
+    assert (dx.dram_read, dx.dram_write, dx.slots) == (X + Z + 2 * W + biases, X + Z + slots, slots)
+    assert (grads.dram_read, grads.dram_write) == (2 * X + 2 * Z, splits * 2 * 768 * 64 * 4)
+    assert grads.l2_read == 2 * X + 6 * 2 * Z
+    assert (reduced.dram_read, reduced.dram_write) == (0, 2 * W + biases)
+    assert reduced.l2_read == slots + splits * 2 * 768 * 64 * 4
+
+
+def test_lean_reads_x_again_and_computes_z_again():
+    X, Z = 65536 * 768 * 2, 65536 * 64 * 2
+    speed, balanced, lean = (launch_traffic(phase, FUSED, H100, T, 4) for phase in ("dx", "dx_z", "dx_x"))
+    assert balanced.dram_read == speed.dram_read
+    assert balanced.dram_write == lean.dram_write == speed.dram_write + Z  # h, which nobody has saved
+    assert lean.dram_read == speed.dram_read + X - Z
+    assert lean.flops == 1.5 * speed.flops
+
+
+def test_split_moves_a_third_x_and_re_reads_rows_for_every_tile_of_the_bottleneck():
+    wide = replace(H100, M=512)
+    X, Z, W = 65536 * 768 * 2, 65536 * 512 * 2, 768 * 512 * 2
+    tiles = {"forward": LaunchConfig("split", 64, 64, 128, 4, 3), "expand": LaunchConfig("split", 64, 128, 64, 4, 3)}
+    down, up = chain("forward", wide, T, lambda *_: 4, "inference", choose=lambda phase, _: tiles.get(phase))
+    assert down.dram + up.dram == 3 * X + 2 * Z + 2 * W + (768 + 512) * 2
+    assert down.l2_read == 4 * X + 1024 * W
+    assert up.l2_read == X + 6 * Z + 1024 * W
+
+
+def test_sliced_passes_partial_sums_around():
+    """kernels.md 4.2: in units of x, slots are written 2·G·m/d times and read 2·G²·m/d times."""
+    d, m, tokens = 4096, 64, 128
+    problem = replace(H100, D=d)
+    one = forward(LaunchConfig("sliced", 64, 1024, 64, 4, 1), problem, tokens, residual="none")
+    X, W, G = tokens * d * 2, d * m * 2, 4
+    assert one.programs == 2 * G
+    assert (one.l2_read - 2 * 2 * W - X) / X == pytest.approx(2 * G * G * m / d)
+    plain = forward(LaunchConfig("resident", 64, 64, 64, 4, 1), problem, tokens, residual="none")
+    assert (one.dram_write - plain.dram_write) / X == pytest.approx(2 * G * m / d)
+
+
+def test_queue_saves_the_reading_of_dy_while_chunks_fit(monkeypatch):
+    X, Z = 65536 * 768 * 2, 65536 * 64 * 2
+    config = replace(FUSED, form="queue")
+    monkeypatch.setattr(traffic, "queue_plan", lambda *_: (4096, 2))
+    near = launch_traffic("queue", config, H100, T, 1)
+    monkeypatch.setattr(traffic, "queue_plan", lambda *_: (4096, 3))  # 3 · 4096 tokens of dy and of x: 38 MB
+    far = launch_traffic("queue", config, H100, T, 1)
+    assert (near.hit, far.hit) == (1.0, 0.0)
+    assert far.dram_read - near.dram_read == X + Z  # dy and dz
+    slots = (65536 // 64) * (768 + 64) * 4 + 16 * 2 * 768 * 64 * 4
+    assert near.slots == slots
+    assert near.dram == 3 * X + 3 * Z + 2 * 768 * 64 * 2 + (768 + 64) * 2 + slots
+
+
+def test_the_queue_is_planned_by_the_kernels_own_rule():
+    """65536 tokens of d 768: chunks of 2048, 32 tiles of dx and 12 of columns each, so three are ahead of 132."""
+    assert traffic.queue_plan(replace(FUSED, form="queue"), H100, T) == (2048, 3)
+    assert launch_traffic("queue", replace(FUSED, form="queue"), H100, T, 4).hit == 1.0
+
+
+def test_few_tokens_leave_everything_in_the_cache():
+    """The weight gradients then read dy and dz where dx has just left them."""
+    few = chain("backward", H100, 128, lambda *_: 4)[1]
+    many = chain("backward", H100, T, lambda *_: 4)[1]
+    assert few.dram_read == 128 * 768 * 2 + 128 * 64 * 2  # x and h
+    assert many.dram_read == 2 * 65536 * 768 * 2 + 2 * 65536 * 64 * 2
+
+
+# ---- predictions
+
+
+def test_what_bounds_a_launch():
+    assert predicted_us(forward(), Machine(l2_gbps=1e4), 132) == (pytest.approx(forward().dram / 3e6), "DRAM")
+    slow_cache = Machine(l2_gbps=2000.0)
+    # 1024 tiles over 132 multiprocessors: the busiest has 8 of them.
+    assert predicted_us(forward(), slow_cache, 132) == (pytest.approx(forward().l2_read * 8 * 132 / 1024 / 2e6), "L2")
+    assert predicted_us(forward(), Machine(tflops=10.0), 132)[1] == "products"
+    assert predicted_us(forward(tokens=1), Machine(l2_gbps=1e9), 132) == (2.0, "launch")
+
+
+SHAPES = list(product((1, 128, 5000, 65536), (768, 8192), (16, 64, 256, 512), (2, 4)))
+
+
+@pytest.mark.parametrize("mode", ["inference", "speed", "balanced", "lean"])
+def test_no_choice_beats_the_floor(mode):
+    for tokens, d, m, w_bytes in SHAPES:
+        problem = Problem(d, m, 2, w_bytes, "ieee", "sm_90")
+        for direction in ("forward", "backward")[: 1 if mode == "inference" else 2]:
+            launches = chain(direction, problem, tokens, estimated_programs, mode)
+            where = f"{direction} {mode} T {tokens} d {d} m {m} weights of {w_bytes} bytes"
+            assert sum(one.dram for one in launches) >= minimal_bytes(Shape(tokens, d, m, 2, w_bytes), direction), where
+            for machine in (Machine(launch_us=0.0), Machine(copy_gbps=1e6, launch_us=0.0)):
+                us = sum(predicted_us(one, machine, 132)[0] for one in launches)
+                assert us >= floor(direction, problem, tokens, machine), where
+
+
+def test_more_of_anything_never_helps_the_wrong_way():
+    hits = [forward(replace(FUSED, programs_per_sm=n, BLOCK_T=b), replace(H100, D=d)).hit
+            for n, b, d in ((1, 64, 768), (4, 64, 1024), (4, 64, 2048), (4, 128, 4096), (4, 128, 8192))]  # fmt: skip
+    assert hits == sorted(hits, reverse=True) and hits[0] == 1.0 and 0 < hits[-1] < 0.1
+    times = [sum(predicted_us(one, Machine(), 132)[0] for one in chain("backward", H100, n, estimated_programs))
+             for n in (1, 64, 512, 4096, 65536, 262144)]  # fmt: skip
+    assert times == sorted(times)
+    caches = [forward(FUSED, replace(H100, D=4096, l2_bytes=n * 2**20)).dram for n in (10, 50, 60, 200)]
+    assert caches == sorted(caches, reverse=True) and caches[0] > caches[-1]
+
+
+def test_the_estimate_of_programs_against_what_the_compiler_gave():
+    """kernels.md 4.2, sm_90: programs a multiprocessor, within one."""
+    for (d, m, block_t, warps), compiled in {
+        (768, 64, 64, 4): 4,
+        (768, 64, 128, 8): 2,
+        (768, 16, 64, 4): 5,
+        (1024, 128, 128, 8): 1,
+        (1024, 256, 64, 8): 1,
+    }.items():
+        config = LaunchConfig("fused", block_t, 64, m, warps, 3)
+        assert abs(estimated_programs("forward", config, replace(H100, D=d, M=m)) - compiled) <= 1
+    too_wide = LaunchConfig("fused", 128, 128, 512, 8, 4)
+    assert estimated_programs("forward", too_wide, replace(H100, M=512)) == 0
+
+
+def test_a_reading_of_the_compiler_replaces_the_estimate():
+    labels = {"kernel": "forward", "form": "fused", "x_dtype": "bf16", "w_dtype": "bf16"}
+    labels |= {"BLOCK_T": 64, "BLOCK_D": 64, "BLOCK_M": 64}
+    reading = {"name": "forward aligned", "error": "", "labels": labels, "num_warps": 4, "num_stages": 3}
+    programs = traffic.compiled_programs([reading | {"blocks_per_sm": 7}])
+    assert programs("forward", FUSED, H100) == 7
+    assert programs("forward", replace(FUSED, num_stages=2), H100) != 7
+    assert programs("dx", FUSED, H100) != 7
+    assert programs("forward", FUSED, replace(H100, w_bytes=4)) != 7
+
+
+# ---- bad input, and the command
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: forward(tokens=0), "T must be at least 1, got 0"),
+        (lambda: launch_traffic("dx", replace(FUSED, form="resident"), H100, 8, 1), "phase dx has no form 'resident'"),
+        (lambda: chain("backward", H100, 8, lambda *_: 1, "inference"), "mode must be"),
+    ],
+)
+def test_bad_input_is_told_in_a_line(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_the_command_says_that_it_predicts(capsys):
+    small = ["--tokens", "16384", "--hidden", "768", "--bottleneck", "64", "512"]
+    assert traffic.main(small) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Predicted, not measured: 3000 GB/s")
+    assert text.count("= forward") == text.count("= backward") == 2
+    assert traffic.main([*small, "--mode", "inference"]) == 0
+    assert "backward" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        traffic.main(["--copy-gbps", "0"])
+    assert "expected a positive number, got 0" in capsys.readouterr().err
+
+
+# ---- docs/kernels.md
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_documents_pictures_and_tables_are_of_this_model():
+    stale = [path.name for path in pictures.update(ROOT / "docs", write=False)]
+    assert stale == [], "run python -m benchmarks.figures.traffic"
+
+
+def test_a_changed_number_makes_pictures_and_tables_stale(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    monkeypatch.setattr(traffic, "USABLE", 0.35)
+    monkeypatch.setattr(pictures, "USABLE", 0.35)
+    stale = {path.name for path in pictures.update(tmp_path / "docs", write=True)}
+    assert stale == {"traffic.svg", "dram.svg", "cache.svg", "share.svg", "kernels.md"}
+    assert pictures.update(tmp_path / "docs", write=False) == []
+
+
+def test_the_document_claims_no_measurement_without_a_result():
+    text = (ROOT / "docs/kernels.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if re.match(r"\| \d+ \| \d+ \| \d+ \| (forward|backward)", line)]
+    assert len(rows) == 2 * len(pictures.HEADLINE)
+    measured = [row for path in RESULTS.glob("nvidia-*/op.json") for row in read_rows(path)]
+    assert measured or all("not measured yet" in line for line in rows)
+    assert all((ROOT / "docs" / link).is_file() for link in re.findall(r"\]\(([\w.]+)\)", text))
+    for target in re.findall(r"make ([a-z-]+)", text):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text("utf-8"), re.M), target
+
+
+def test_a_measured_row_stands_beside_its_prediction():
+    row = SimpleNamespace(tokens=65536, hidden=1024, bottleneck=64, phase="forward", provider="fused", case="one")
+    row.mode, row.copy_gbps, row.tflops, row.us_p50, row.floor_us = "graph-cold", 1500.0, 798.0, 200.0, 180.0
+    line = next(one for one in pictures.predictions(estimated_programs, [row]).splitlines() if "| 200.0 | 90% |" in one)
+    assert line.startswith("| 65536 | 1024 | 64 | forward |")
+    slower = float(line.split("|")[6])
+    plain = next(one for one in pictures.predictions(estimated_programs, []).splitlines() if one[:28] == line[:28])
+    assert slower > float(plain.split("|")[6])  # at the run's own copy bandwidth
