@@ -12,6 +12,8 @@ from adapter_fast.benchmarks.rows import Row
 # Every provider in the order of tables and plots, and the name it has there.
 LABELS = {
     "fused": "fused",
+    "fused-balanced": "fused, balanced",
+    "fused-lean": "fused, lean",
     "fused-compile": "fused + torch.compile",
     "reference": "reference",
     "two-kernel": "two kernels",
@@ -30,7 +32,7 @@ BARE_OF = {"compile": "bare-compile", "fused-compile": "bare-compile", "adapterh
 BARE_MEANS = "the bare model: for compiled models the compiled one, for AdapterHub that of its own transformers"
 BARE = ("bare", *dict.fromkeys(BARE_OF.values()))
 MODES = {"eager": "eager", "graph-cold": "CUDA graph, inputs in no cache", "graph-hot": "CUDA graph"}
-OURS = ("fused", "fused-compile")
+OURS = ("fused", "fused-balanced", "fused-lean", "fused-compile")
 # Not what fused is to beat: ours, those without an adapter, and what it is compared with on its own.
 NOT_PEERS = {*OURS, *BARE, "reference", "full", "peft-lora-merged"}
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from adapter_fast.benchmarks.compare import (
     BARE_MEANS,
     MODES,
+    OURS,
     adapter_parameters,
     best_mode,
     floor_share,
@@ -29,7 +30,7 @@ def op_table(rows: Sequence[Row]) -> str:
     chosen = [row for row in _in_order(rows) if row.mode == mode or not row.ran]
     found = {place: group for place, group in groups(chosen).items() if place[2] == mode and "fused" in group}
     unit, size = time_unit(group["fused"] for group in found.values())
-    peers = [name for name in providers(row.provider for row in rows) if name not in ("fused", "reference")]
+    peers = [name for name in providers(row.provider for row in rows) if name not in (*OURS, "reference")]
     launched = groups(row for row in rows if row.mode == "eager") if mode != "eager" else {}
     titles = ["tokens, d, m", "phase", f"fused, {unit}", "reference", *map(label, peers), "of the floor"]
     titles += ["peak memory against reference", *(["reference, launched from Python"] if launched else [])]
@@ -52,6 +53,22 @@ def op_table(rows: Sequence[Row]) -> str:
         "addition that follows keeps no input",
     ]
     return table(titles, lines) + _caption(chosen, said, MODES[mode])
+
+
+def modes_table(rows: Sequence[Row]) -> str:
+    """A line for each case where the memory modes were measured: the time of a training pass in each."""
+    mode = best_mode(rows)
+    names = ("fused", "fused-balanced", "fused-lean")
+    chosen = [row for row in _in_order(rows) if row.provider in names and row.mode == mode and row.ran]
+    found = [group for group in groups(chosen).values() if set(names) <= set(group)]
+    unit, size = time_unit(group["fused"] for group in found)
+    titles = ["tokens, d, m", "phase", f"speed, {unit}", "balanced", "lean"]
+    lines = [
+        [_sizes(group["fused"]), group["fused"].phase, *(_spread(group[name], size) for name in names)]
+        for group in found
+    ]
+    kept = "speed keeps act(z) and its slope for the backward, balanced z, lean nothing"
+    return table(titles, lines) + _caption([row for group in found for row in group.values()], [kept], MODES[mode])
 
 
 def model_table(rows: Sequence[Row]) -> str:

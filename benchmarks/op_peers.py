@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from adapter_fast import fused_adapter, reference_adapter
 from adapter_fast.benchmarks.contender import Contender, Factory, Unavailable
 from adapter_fast.benchmarks.op_contender import LocalOp
+from adapter_fast.checks import MEMORY_MODES
 from adapter_fast.profiler.clock import Sampler
 from adapter_fast.testing import Case
 
@@ -27,15 +29,28 @@ COMPILE: dict[str, dict[str, Any]] = {
 }
 
 
-def op_contenders(case: Case, phase: str, autotune: bool) -> dict[str, Factory]:
-    """By name, whoever is measured on one shape and phase; each factory may raise Unavailable."""
-    return {
+def op_contenders(case: Case, phase: str, autotune: bool, modes: bool = False) -> dict[str, Factory]:
+    """By name, whoever is measured on one shape and phase; each factory may raise Unavailable.
+
+    modes: ours in every memory mode.
+    """
+    contenders = {
         "fused": lambda: LocalOp("fused", fused_adapter, case, phase),
         "reference": lambda: LocalOp("reference", reference_adapter, case, phase),
         "two-kernel": lambda: two_kernel(case, phase),
         "compile": lambda: CompiledOp(case, phase, autotune),
         "adapterhub": lambda: adapterhub(case, phase),
     }
+    return contenders | memory_modes(case, phase) if modes else contenders
+
+
+def memory_modes(case: Case, phase: str) -> dict[str, Factory]:
+    """Ours once more, in the modes that keep less for the backward pass than "speed" does."""
+
+    def keeping(memory: str) -> LocalOp:
+        return LocalOp(f"fused-{memory}", partial(fused_adapter, memory=memory), case, phase)
+
+    return {f"fused-{memory}": partial(keeping, memory) for memory in MEMORY_MODES if memory != "speed"}
 
 
 def adapterhub(case: Case, phase: str) -> Contender:

@@ -1,7 +1,7 @@
 """The README's tables and figures, written from benchmarks/results/ and never by hand.
 
-In README.md a table stands between `<!-- table: NAME -->` and `<!-- end -->`, where NAME is demo, op, model, latency or
-memory, and the figures between `<!-- figures -->` and `<!-- end -->`.
+In README.md a table stands between `<!-- table: NAME -->` and `<!-- end -->`, where NAME is demo, op, modes, model,
+latency or memory, and the figures between `<!-- figures -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from adapter_fast.benchmarks.demo import demo_table, keep, read
 from adapter_fast.benchmarks.plots import FIGURES, digest, digest_of, draw, drawable
 from adapter_fast.benchmarks.provenance import CHECKOUT
 from adapter_fast.benchmarks.rows import ResultsError, Row, read_rows
+from adapter_fast.benchmarks.suites import SUITES
 from adapter_fast.profiler.files import write_whole
 
 BLOCK = re.compile(r"(<!-- (?:table: ([\w-]+)|figures) -->\n)(.*?)(<!-- end -->)", re.S)
@@ -24,7 +25,9 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "model": markdown.model_table,
     "latency": markdown.latency_table,
     "memory": markdown.memory_table,
+    "modes": markdown.modes_table,
 }
+SUITE_OF = {"modes": "op"}  # tables of another suite's rows
 README, RESULTS = "README.md", "benchmarks/results"  # inside a checkout; pictures lie beside their rows
 FORMATS = ("png", "svg")
 
@@ -96,12 +99,12 @@ def _tables(name: str, results: Path) -> str:
         files = sorted(results.glob("*/demo.json"))
         made = [demo_table(read(path)) for path in files]
     elif name in TABLES:
-        measured = [_rows(device).get(name, []) for device in _devices(results)]
+        measured = [_rows(device).get(SUITE_OF.get(name, name), []) for device in _devices(results)]
         alike = [[row for row in rows if row.dtype == dtype] for rows in measured for dtype in dtypes(rows)]
         made = [TABLES[name](rows) for rows in alike]
     else:
         raise ResultsError(f"{README}: table must be one of demo, {', '.join(TABLES)}, got {name!r}")
-    command = "make demo" if name == "demo" else f"adapter-fast bench --suite {name}"
+    command = "make demo" if name == "demo" else f"adapter-fast bench --suite {SUITE_OF.get(name, name)}"
     return "\n".join(made) or f"Not measured yet: `{command}`.\n"
 
 
@@ -137,7 +140,7 @@ def _devices(results: Path) -> list[Path]:
 
 def _rows(device: Path) -> dict[str, list[Row]]:
     """By suite, whatever was measured on one device."""
-    return {suite: read_rows(path) for suite in TABLES if (path := device / f"{suite}.json").exists()}
+    return {suite: read_rows(path) for suite in SUITES if (path := device / f"{suite}.json").exists()}
 
 
 def _upper(text: str) -> str:

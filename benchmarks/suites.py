@@ -77,7 +77,12 @@ def _op(case: Case, phase: Phase, important: bool, quick: bool) -> Bench:
         "op",
         case,
         phase,
-        op_contenders(case, phase, autotune=important and not quick and phase != "backward"),
+        op_contenders(
+            case,
+            phase,
+            autotune=important and not quick and phase != "backward",
+            modes=phase == "forward+backward" and (important or quick),
+        ),
         lambda provider, medians, ceilings: floor_us(shape, phase, ceilings),
         ("eager", "graph-cold", "graph-hot") if gpu else ("eager",),
         5 if quick else 10,
@@ -85,7 +90,7 @@ def _op(case: Case, phase: Phase, important: bool, quick: bool) -> Bench:
 
 
 def _memory(case: Case, phase: str) -> Bench:
-    contenders = op_contenders(case, TRAINING if phase == "forward" else phase, autotune=False)
+    contenders = op_contenders(case, TRAINING if phase == "forward" else phase, autotune=False, modes=True)
     del contenders["two-kernel"]  # it cannot train at all
     # No time is taken, so none has a floor.
     return _adapter("memory", case, phase, contenders, lambda provider, medians, ceilings: None, (), 0)

@@ -158,6 +158,29 @@ def _sliced(dtypes: tuple[str, str, str], config: LaunchConfig, problem: Problem
         yield _case(kernel, bottleneck_sliced_kernel, dtypes, config, pointers, scalars, constants, problem.unit)
 
 
+def _resident(dtypes: tuple[str, str, str], config: LaunchConfig, problem: Problem) -> Iterator[AotCase]:
+    from .resident import aot_case  # needs a Triton with Gluon
+
+    x, w, precision = dtypes
+    for residual, saved in (("x", ("h", "slope")), ("x", ("z",)), ("x", ()), ("tensor", ("h", "slope"))):
+        made = aot_case(problem.D, problem.M, x, residual=residual, saved=saved, config=config)
+        what = f"{residual} {'+'.join(saved) or 'nothing'}"
+        sizes = f"d{problem.D} {config.BLOCK_T}x{config.BLOCK_D}x{config.BLOCK_M} w{config.num_warps}"
+        yield AotCase(
+            name=f"resident {what} {x} {sizes}",
+            expects_tensor_core=True,
+            kernel="resident",
+            form=config.form,
+            x_dtype=x,
+            w_dtype=w,
+            precision=precision,
+            BLOCK_T=config.BLOCK_T,
+            BLOCK_D=config.BLOCK_D,
+            BLOCK_M=config.BLOCK_M,
+            **made,
+        )
+
+
 def _queue(dtypes: tuple[str, str, str], config: LaunchConfig, unit: int) -> Iterator[AotCase]:
     x, w, _ = dtypes
     scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_dyt": "i32", "stride_xt": "i32"}
@@ -203,7 +226,9 @@ def _launches(dtypes: tuple[str, str, str], problem: Problem) -> Iterator[AotCas
         config = select_tiles(phase, problem)
         if config is None:
             continue
-        if config.form == "sliced":
+        if config.form == "resident":
+            yield from _resident(dtypes, config, problem)
+        elif config.form == "sliced":
             yield from _sliced(dtypes, config, problem)
         elif phase == "queue":
             yield from _queue(dtypes, config, problem.unit)
@@ -228,7 +253,7 @@ def cases(arch: str) -> Iterator[AotCase]:
     for dtypes, m, aligned, tokens, d in product(DTYPES, BOTTLENECKS, (True, False), TOKENS, HIDDEN):
         sizes = (_BYTES[dtypes[0]], _BYTES[dtypes[1]])
         problem = Problem(d, m, *sizes, dtypes[2], arch, aligned=aligned, tokens=tokens)
-        for optional in ((), OPTIONAL_FORMS):
+        for optional in ((), *((form,) for form in OPTIONAL_FORMS)):
             for case in _launches(dtypes, replace(problem, optional=optional)):
                 if case.name not in seen:
                     seen.add(case.name)

@@ -66,7 +66,7 @@ _IEEE: Table = {
     ("dx_z", 32): (64, 32, 4, 2),
     "down": (64, 32, 64, 8, 2),
     "down dx_z": (64, 32, 32, 8, 2),
-    "expand": (64, 64, 32, 8, 2),
+    "expand": (64, 64, 16, 8, 2),
     ("weight_grad", 16): (32, 64, 8, 2),
     ("weight_grad", 32): (16, 64, 8, 2),
     ("weight_grad", 64): (32, 64, 8, 2),
@@ -103,8 +103,8 @@ _RAGGED_IEEE: Table = {
 }
 # The whole backward in one launch, 16-bit aligned rows: family → bottleneck → (…, programs a multiprocessor).
 QUEUE: dict[str, dict[int, tuple[int, ...]]] = {
-    "sm_90": {16: (64, 64, 4, 3, 3), 32: (64, 64, 4, 3, 3), 64: (64, 64, 8, 3, 2), 128: (64, 64, 8, 2, 1)},
-    "sm_80": {16: (64, 64, 4, 3, 2), 64: (64, 64, 8, 2, 1)},
+    "sm_90": {16: (64, 64, 4, 3, 1), 32: (64, 64, 4, 3, 1), 64: (64, 64, 8, 3, 1), 128: (64, 64, 8, 2, 1)},
+    "sm_80": {16: (64, 64, 4, 3, 1), 64: (64, 64, 8, 2, 1)},
 }
 TABLES: dict[str, Table] = {
     "16": _HALF,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
-from . import tuned
+from . import resident_tiles, tuned
 from .shapes import TOKENS, LaunchConfig, Phase, Problem, bucket, family, kind, padded
 from .tables import DEPARTURES, QUEUE, TABLES
 
@@ -144,11 +144,14 @@ def _optional(config: LaunchConfig, problem: Problem) -> LaunchConfig:
     """
     if not problem.aligned or problem.x_bytes != 2 or family(problem.arch) != "sm_90" or config.BLOCK_M > 128:
         return config
-    if "sliced" in problem.optional and config.form == "fused":
+    # Slices of 128 columns and m = 128 leave too few registers.
+    if "sliced" in problem.optional and config.form == "fused" and (problem.D <= 1024 or config.BLOCK_M <= 64):
         block_d, stages = (64, config.num_stages) if problem.D <= 1024 else (128, 2)
         if problem.tokens == TOKENS[0]:
             return LaunchConfig("sliced", 64, block_d, config.BLOCK_M, 8, 1, partial_sums=True)
         return replace(config, BLOCK_D=block_d, num_stages=stages, partial_sums=True)
+    if "resident" in problem.optional:
+        return resident_tiles.tiles(problem.D, problem.M) or config
     return config
 
 
@@ -156,7 +159,9 @@ def _queue(problem: Problem) -> LaunchConfig | None:
     """The queue's tiles where it was asked for, where dy and x exceed the cache and dx is summed as without it."""
     row = QUEUE.get(family(problem.arch), {}).get(padded(problem.M))
     rows_bytes = 2 * problem.tokens * problem.D * problem.x_bytes
-    if "queue" not in problem.optional or row is None or problem.x_bytes != 2 or not problem.aligned:
+    wanted = "queue" in problem.optional and problem.x_bytes == 2 and problem.aligned
+    # Beyond 1024 columns the chunks under way outgrow the cache, and the second reading comes from memory again.
+    if not wanted or row is None or problem.D > 1024:
         return None
     config = LaunchConfig("queue", row[0], row[1], padded(problem.M), row[2], row[3], row[4], evict_first=True)
     same = all(_same_order(config, select_tiles(phase, problem)) for phase in ("dx", "dx_z", "dx_x"))

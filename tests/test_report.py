@@ -232,7 +232,7 @@ def test_nothing_measured_is_said_and_an_unknown_table_refused(tmp_path):
     text = "<!-- table: {} -->\n<!-- end -->\n<!-- figures -->\n<!-- end -->\n"
     fresh = render(text.format("model"), tmp_path)
     assert re.findall("Not measured yet: `(.+)`", fresh) == ["adapter-fast bench --suite model", "adapter-fast bench"]
-    with pytest.raises(ResultsError, match="table must be one of demo, op, model, latency, memory, got 'modle'"):
+    with pytest.raises(ResultsError, match="table must be one of demo, op, model, latency, memory, modes, got 'modle'"):
         render(text.format("modle"), tmp_path)
 
 

@@ -109,9 +109,26 @@ def problem(
         tiles.bucket(T),
         precision,
         aligned,
-        tiles.requested_forms(),
+        _at_hand(tiles.requested_forms(), index),
         tiles.forced_choices(),
     )
+
+
+@cache
+def _at_hand(forms: tuple[str, ...], index: int) -> tuple[str, ...]:
+    """The forms asked for, less what this Triton or the interpreter cannot run."""
+    return tuple(form for form in forms if form != "resident" or not _without_gluon(index))
+
+
+def _without_gluon(index: int) -> str:
+    """Why the resident form cannot be had, or nothing."""
+    import triton
+
+    if index < 0:
+        return "the interpreter has no Gluon"
+    if not _kernels("resident_tiles").available(triton.__version__):
+        return f"it is made for Triton 3.6 and 3.9, and this is {triton.__version__}"
+    return ""
 
 
 def _on(device: torch.device) -> AbstractContextManager:
@@ -136,6 +153,8 @@ def launch_form(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dt
         # Without a measurement only the user's own choice leads there.
         why = "asked for, and not run on any GPU yet" if set(special) & set(setting.optional) else "measured"
         phrase += f"; the {' and '.join(special)} form, {why}"
+    if "resident" in _kernels("tiles").requested_forms() and "resident" not in setting.optional:
+        phrase += f"; no resident form: {_without_gluon(setting.device)}"
     return phrase
 
 

@@ -14,6 +14,8 @@ from adapter_fast.benchmarks.wording import absences, label, machine, versions
 # Okabe and Ito's palette, which the colour-blind can tell apart; greys for what is no peer; one wine red of Tol's.
 COLOURS = {
     "fused": "#D55E00",
+    "fused-balanced": "#B04A00",
+    "fused-lean": "#7A3300",
     "fused-compile": "#E69F00",
     "reference": "#6E6E6E",
     "two-kernel": "#56B4E9",
