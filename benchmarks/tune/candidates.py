@@ -121,9 +121,12 @@ def _optional(problem: Problem, M: int) -> Iterator[LaunchConfig]:
     if M > 128:
         return
     if problem.arch == "sm_90" and problem.M == M and problem.D % 64 == 0 and problem.x_bytes == 2:
-        for t, ahead in product((64, 128), (1, 2, 3)):
-            yield LaunchConfig("resident", t, 64, M, t // 16, ahead)
-    for t, d in product((16, 64), (32, 64, 128, 256)):
+        for t, d, ahead in product((64, 128), (64, 32), (1, 2, 3)):
+            yield LaunchConfig("resident", t, d, M, t // 16, ahead)
+    for t, d, warps in product((16, 64), (32, 64, 128, 256), (4, 8)):
         # Programs that wait for each other must all run at once.
         if -(-problem.tokens // t) * -(-problem.D // d) <= problem.sms:
-            yield LaunchConfig("sliced", t, d, M, 4, 1, partial_sums=True)
+            yield LaunchConfig("sliced", t, d, M, warps, 1, partial_sums=True)
+    # What more tokens take beside a sliced form: the same sums by the fused one.
+    for (t, warps), d in product(((64, 4), (128, 8)), (64, 128)):
+        yield LaunchConfig("fused", t, d, M, warps, 2 if d > 64 else 3, partial_sums=True)
