@@ -81,6 +81,7 @@ def _case(
     rows = "aligned" if unit > 1 else "ragged"
     biases = ("b_down_ptr", "b_up_ptr", "bias_ptr")
     tiles = f"{config.BLOCK_T}x{config.BLOCK_D}x{config.BLOCK_M} w{config.num_warps} s{config.num_stages}"
+    tiles += " loop" if constexprs.get("LOOP") else ""
     tiles += " partial sums" if constexprs.get("PARTIAL_SUMS") else ""
     return AotCase(
         name=f"{kernel} {config.form} {x_dtype}/{w_dtype} {precision} {rows} {tiles}",
@@ -109,6 +110,7 @@ def _forward(dtypes: tuple[str, str, str], config: LaunchConfig, unit: int) -> A
     pointers |= {"y_ptr": None if split else x, "h_ptr": x, "slope_ptr": x, "z_ptr": None}
     scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_xt": "i32", "stride_rt": "i32"}
     constants = {"ACTIVATION": "gelu", "PARTIAL_SUMS": config.partial_sums, "EVICT_FIRST": config.evict_first}
+    constants["LOOP"] = config.programs_per_sm > 0
     return _case("forward", bottleneck_forward_kernel, dtypes, config, pointers, scalars, constants, unit)
 
 
@@ -122,6 +124,7 @@ def _dx(phase: Phase, dtypes: tuple[str, str, str], config: LaunchConfig, unit: 
     pointers |= {"db_up_ptr": None if split else "fp32"}
     scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_dyt": "i32", "stride_xt": "i32"}
     constants = {"ADD_DY": True, "ACTIVATION": "gelu", "EVICT_FIRST": config.evict_first}
+    constants["LOOP"] = config.programs_per_sm > 0
     return _case(phase, bottleneck_dx_kernel, dtypes, config, pointers, scalars, constants, unit)
 
 

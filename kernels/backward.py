@@ -204,46 +204,30 @@ def bottleneck_dx_kernel(
     ACC_DTYPE: tl.constexpr,
     UNIT: tl.constexpr,
     EVICT_FIRST: tl.constexpr,
+    LOOP: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """Tile after tile, as in bottleneck_forward_kernel; dx_ptr None leaves the second loop out."""
+    """LOOP and UNIT as in bottleneck_forward_kernel; dx_ptr None leaves the second loop out."""
     D = D // UNIT * UNIT
     M = M // UNIT * UNIT
     stride_dyt = stride_dyt // UNIT * UNIT
     stride_xt = stride_xt // UNIT * UNIT
     tiles = tl.cdiv(T, BLOCK_T) * tl.cdiv(M, BLOCK_M)
-    for pid in tl.range(tl.program_id(0), tiles, tl.num_programs(0), disable_licm=True):
+    if LOOP:
+        for pid in tl.range(tl.program_id(0), tiles, tl.num_programs(0), disable_licm=True):
+            dx_tile(
+                pid, dy_ptr, x_ptr, h_ptr, slope_ptr, z_ptr, w_up_ptr, w_down_ptr, b_down_ptr, dx_ptr, dz_ptr,
+                db_down_ptr, db_up_ptr, T, D, M, scale, stride_dyt, stride_xt, ADD_DY, ACTIVATION, PRECISION,
+                ACC_DTYPE, EVICT_FIRST, BLOCK_T, BLOCK_D, BLOCK_M,
+            )  # fmt: skip
+    else:
         dx_tile(
-            pid,
-            dy_ptr,
-            x_ptr,
-            h_ptr,
-            slope_ptr,
-            z_ptr,
-            w_up_ptr,
-            w_down_ptr,
-            b_down_ptr,
-            dx_ptr,
-            dz_ptr,
-            db_down_ptr,
-            db_up_ptr,
-            T,
-            D,
-            M,
-            scale,
-            stride_dyt,
-            stride_xt,
-            ADD_DY,
-            ACTIVATION,
-            PRECISION,
-            ACC_DTYPE,
-            EVICT_FIRST,
-            BLOCK_T,
-            BLOCK_D,
-            BLOCK_M,
-        )
+            tl.program_id(0), dy_ptr, x_ptr, h_ptr, slope_ptr, z_ptr, w_up_ptr, w_down_ptr, b_down_ptr, dx_ptr, dz_ptr,
+            db_down_ptr, db_up_ptr, T, D, M, scale, stride_dyt, stride_xt, ADD_DY, ACTIVATION, PRECISION,
+            ACC_DTYPE, EVICT_FIRST, BLOCK_T, BLOCK_D, BLOCK_M,
+        )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["T", "D", "M", "tokens_per_split", "stride_dyt", "stride_xt"])
@@ -323,6 +307,7 @@ def _launch_dx(
         ACC_DTYPE=acc_dtype(dtypes[0]),
         UNIT=problem.unit,
         EVICT_FIRST=config.evict_first,
+        LOOP=config.programs_per_sm > 0,
     )
 
 

@@ -128,11 +128,12 @@ def bottleneck_forward_kernel(
     UNIT: tl.constexpr,
     PARTIAL_SUMS: tl.constexpr,
     EVICT_FIRST: tl.constexpr,
+    LOOP: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """Tile after tile for each program, or one where there are as many programs; y_ptr None: expand_kernel makes y.
+    """With LOOP each program takes tile after tile, else one; y_ptr None: expand_kernel makes y.
 
     UNIT divides D, M and the strides: that many elements are 16 bytes, or 1 where rows start anywhere.
     """
@@ -141,35 +142,20 @@ def bottleneck_forward_kernel(
     stride_xt = stride_xt // UNIT * UNIT
     stride_rt = stride_rt // UNIT * UNIT
     tiles = tl.cdiv(T, BLOCK_T) * tl.cdiv(M, BLOCK_M)
-    # Hoisted out of this loop, the tiles' addresses would take 80 registers a thread.
-    for pid in tl.range(tl.program_id(0), tiles, tl.num_programs(0), disable_licm=True):
+    if LOOP:
+        # Hoisted out of this loop, the tiles' addresses would take 80 registers a thread.
+        for pid in tl.range(tl.program_id(0), tiles, tl.num_programs(0), disable_licm=True):
+            forward_tile(
+                pid, x_ptr, w_down_ptr, b_down_ptr, w_up_ptr, b_up_ptr, residual_ptr, y_ptr, h_ptr, slope_ptr,
+                z_ptr, T, D, M, scale, stride_xt, stride_rt, ACTIVATION, PRECISION, ACC_DTYPE, PARTIAL_SUMS,
+                EVICT_FIRST, BLOCK_T, BLOCK_D, BLOCK_M,
+            )  # fmt: skip
+    else:
         forward_tile(
-            pid,
-            x_ptr,
-            w_down_ptr,
-            b_down_ptr,
-            w_up_ptr,
-            b_up_ptr,
-            residual_ptr,
-            y_ptr,
-            h_ptr,
-            slope_ptr,
-            z_ptr,
-            T,
-            D,
-            M,
-            scale,
-            stride_xt,
-            stride_rt,
-            ACTIVATION,
-            PRECISION,
-            ACC_DTYPE,
-            PARTIAL_SUMS,
-            EVICT_FIRST,
-            BLOCK_T,
-            BLOCK_D,
-            BLOCK_M,
-        )
+            tl.program_id(0), x_ptr, w_down_ptr, b_down_ptr, w_up_ptr, b_up_ptr, residual_ptr, y_ptr, h_ptr, slope_ptr,
+            z_ptr, T, D, M, scale, stride_xt, stride_rt, ACTIVATION, PRECISION, ACC_DTYPE, PARTIAL_SUMS,
+            EVICT_FIRST, BLOCK_T, BLOCK_D, BLOCK_M,
+        )  # fmt: skip
 
 
 @cache
@@ -190,6 +176,7 @@ def _launch(
         UNIT=problem.unit,
         PARTIAL_SUMS=config.partial_sums,
         EVICT_FIRST=config.evict_first,
+        LOOP=config.programs_per_sm > 0,
     )
 
 

@@ -126,6 +126,7 @@ _RAGGED_AMD: Table = {(phase, m): (64, 32, 8, 1) for phase in ("forward", "dx") 
 
 # Where a family departs from the table; () takes the fused form away.
 DEPARTURES: dict[tuple[str, str], Table] = {
+    ("sm_120", "16 ragged"): {("dx_x", 128): (32, 32, 8, 1)},
     ("sm_80", "16"): {
         ("forward", 256): (64, 32, 8, 2),
         ("dx", 256): (64, 32, 8, 2),
@@ -153,9 +154,15 @@ DEPARTURES: dict[tuple[str, str], Table] = {
     ("sm_90", "16/32"): {
         ("weight_grad", 128): (64, 128, 8, 3),
     },
-    ("sm_100", "16"): {("forward", 64): (64, 64, 4, 3)},
-    ("sm_100", "16/32"): {("forward", 16): (64, 32, 4, 3), ("forward", 32): (64, 64, 4, 2)},
+    ("sm_100", "16"): {("forward", 64): (64, 64, 4, 3), ("dx_x", 256): (), "down dx_x": (64, 32, 128, 8, 3)},
+    ("sm_100", "16/32"): {
+        ("forward", 16): (64, 32, 4, 3),
+        ("forward", 32): (64, 64, 4, 2),
+        ("dx_x", 256): (),
+        "down dx_x": (64, 64, 128, 8, 3),
+    },
     ("sm_120", "16"): {
+        "down dx_x": (64, 64, 128, 8, 3),
         ("forward", 256): (64, 32, 8, 2),
         ("dx", 256): (64, 32, 8, 2),
         ("weight_grad", 16): (32, 64, 4, 2),
@@ -176,6 +183,8 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("weight_grad", 128): (32, 64, 4, 2),
     },
     ("sm_120", "tf32"): {
+        ("dx_z", 128): (64, 32, 8, 3),
+        "down dx_z": (64, 32, 128, 8, 3),
         ("forward", 128): (64, 32, 4, 3),
         ("dx", 128): (64, 32, 4, 3),
         ("forward", 256): (32, 32, 8, 2),
@@ -186,7 +195,7 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("dx", 128): (32, 16, 8, 2),
         "expand": (64, 64, 16, 8, 2),
     },
-    ("sm_120", "16/32 ragged"): {"expand": (64, 64, 32, 8, 1)},
+    ("sm_120", "16/32 ragged"): {"expand": (64, 64, 32, 8, 1), ("dx_x", 128): (32, 32, 8, 1)},
     ("gfx942", "16 ragged"): _RAGGED_AMD,
     ("gfx942", "16/32 ragged"): _RAGGED_AMD | {"down": (64, 32, 64, 8, 1), "expand": (64, 64, 32, 8, 1)},
     ("gfx942", "tf32 ragged"): _RAGGED_AMD,
@@ -196,6 +205,10 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("weight_grad", 128): (64, 64, 4, 2),
     },
     ("gfx942", "16/32"): {
+        ("dx_z", 128): (64, 32, 8, 2),
+        ("dx_x", 128): (64, 32, 8, 2),
+        ("dx_x", 256): (),
+        "down dx_z": (64, 64, 128, 8, 2),
         ("forward", 128): (128, 64, 8, 2),
         ("dx", 128): (128, 64, 8, 2),
         ("forward", 256): (),

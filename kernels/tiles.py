@@ -126,7 +126,8 @@ def _fitted(wide: LaunchConfig, narrow: LaunchConfig | None, problem: Problem) -
     def fits(config: LaunchConfig) -> int:
         return int(0.7 * problem.l2_bytes // (problem.sms * config.BLOCK_T * problem.D * problem.x_bytes))
 
-    if not problem.aligned or not problem.arch.startswith("sm_"):
+    # Where rows are not read at the speed of memory anyway, the loop over tiles would only cost registers.
+    if not problem.aligned or problem.x_bytes != 2 or not problem.arch.startswith("sm_"):
         return wide
     exceeds = 2 * problem.tokens * problem.D * problem.x_bytes > problem.l2_bytes
     if -(-problem.tokens // wide.BLOCK_T) < 0.75 * problem.sms:

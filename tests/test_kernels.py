@@ -254,13 +254,13 @@ def test_outputs_keep_their_halo():
         x_ptr=x.view, w_down_ptr=weights["w_down"], b_down_ptr=weights["b_down"], w_up_ptr=weights["w_up"],
         b_up_ptr=weights["b_up"], residual_ptr=x.view, y_ptr=out["y"], h_ptr=out["h"], slope_ptr=out["slope"],
         z_ptr=out["z"], T=T, D=D, M=M, scale=1.0, stride_xt=x.view.stride(0), stride_rt=x.view.stride(0),
-        ACTIVATION="gelu", PARTIAL_SUMS=False, EVICT_FIRST=False, **constants,
+        ACTIVATION="gelu", PARTIAL_SUMS=False, EVICT_FIRST=False, LOOP=False, **constants,
     )  # fmt: skip
     backward.bottleneck_dx_kernel[(triton.cdiv(T, 16),)](
         dy_ptr=g.view, x_ptr=x.view, h_ptr=out["h_again"], slope_ptr=None, z_ptr=None, w_up_ptr=weights["w_up"],
         w_down_ptr=weights["w_down"], b_down_ptr=weights["b_down"], dx_ptr=out["dx"], dz_ptr=out["dz"],
         db_down_ptr=out["db_down"], db_up_ptr=out["db_up"], T=T, D=D, M=M, scale=1.0, stride_dyt=g.view.stride(0),
-        stride_xt=x.view.stride(0), ADD_DY=True, ACTIVATION="gelu", EVICT_FIRST=False, **constants,
+        stride_xt=x.view.stride(0), ADD_DY=True, ACTIVATION="gelu", EVICT_FIRST=False, LOOP=False, **constants,
     )  # fmt: skip
     backward.weight_grad_kernel[(2 * triton.cdiv(D, 32),)](
         dy_ptr=g.view, x_ptr=x.view, h_ptr=out["h"], dz_ptr=out["dz"], dw_down_ptr=out["dw_down"],
