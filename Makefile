@@ -59,8 +59,8 @@ aot: $(READY) $(TRITON_OLD_DIR)/.ready  ## compile every kernel for every archit
 	$(PY) -m benchmarks.aot
 	PYTHONPATH=$(TRITON_OLD_DIR) $(PY) -m benchmarks.aot
 
-aot-quick: $(READY)  ## the same for sm_80 and sm_90 with the installed Triton
-	$(PY) -m benchmarks.aot --arch sm_80 --arch sm_90
+aot-quick: $(READY)  ## the bfloat16 kernels for sm_80 and sm_90 with the installed Triton
+	$(PY) -m benchmarks.aot --arch sm_80 --arch sm_90 --filter bf16
 
 peers: $(READY) $(PEERS)  ## AdapterHub's library in a folder of its own, for the benchmarks
 

@@ -126,13 +126,18 @@ _RAGGED_AMD: Table = {(phase, m): (64, 32, 8, 1) for phase in ("forward", "dx") 
 
 # Where a family departs from the table; () takes the fused form away.
 DEPARTURES: dict[tuple[str, str], Table] = {
+    ("sm_100", "tf32"): {("dx_z", 128): (64, 32, 8, 3), ("dx_z", 256): ()},
+    ("sm_100", "ieee"): {("dx_x", 64): (32, 16, 8, 2), ("weight_grad", 64): (16, 64, 8, 2)},
+    ("sm_100", "ieee ragged"): {("dx_x", 32): (32, 32, 4, 1), "expand": (32, 32, 32, 8, 1)},
     ("sm_120", "16 ragged"): {("dx_x", 128): (32, 32, 8, 1)},
     ("sm_80", "16"): {
+        "down dx_x": (64, 64, 128, 8, 3),
         ("forward", 256): (64, 32, 8, 2),
         ("dx", 256): (64, 32, 8, 2),
         ("weight_grad", 32): (64, 64, 4, 2),
     },
     ("sm_80", "16/32"): {
+        "down dx_x": (64, 64, 128, 8, 3),
         ("forward", 256): (64, 32, 8, 2),
         ("dx", 256): (),
         ("dx narrow", 128): (),
