@@ -126,6 +126,12 @@ _RAGGED_AMD: Table = {(phase, m): (64, 32, 8, 1) for phase in ("forward", "dx") 
 
 # Where a family departs from the table; () takes the fused form away.
 DEPARTURES: dict[tuple[str, str], Table] = {
+    ("sm_90", "ieee ragged"): {("dx_x", 32): (32, 32, 4, 1)},
+    ("sm_90", "ieee"): {"down dx_x": (64, 32, 32, 8, 2)},
+    ("sm_90", "tf32"): {"down dx_z": (64, 32, 128, 8, 3)},
+    ("sm_90", "tf32 ragged"): {("dx_x", 128): (32, 32, 8, 1)},
+    ("sm_90", "16/32 ragged"): {("dx_x", 128): (32, 32, 8, 1)},
+    ("sm_90", "16 ragged"): {("dx_x", 128): (32, 32, 8, 1)},
     ("sm_100", "tf32"): {("dx_z", 128): (64, 32, 8, 3), ("dx_z", 256): ()},
     ("sm_100", "ieee"): {("dx_x", 64): (32, 16, 8, 2), ("weight_grad", 64): (16, 64, 8, 2)},
     ("sm_100", "ieee ragged"): {("dx_x", 32): (32, 32, 4, 1), "expand": (32, 32, 32, 8, 1)},
@@ -161,6 +167,7 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("weight_grad", 128): (64, 128, 8, 3),
     },
     ("sm_90", "16/32"): {
+        "down dx_x": (64, 64, 128, 8, 3),
         ("weight_grad", 128): (64, 128, 8, 3),
     },
     ("sm_100", "16"): {("forward", 64): (64, 64, 4, 3), ("dx_x", 256): (), "down dx_x": (64, 32, 128, 8, 3)},
