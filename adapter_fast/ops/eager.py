@@ -102,14 +102,13 @@ def backward(
     """
     dx = dw_down = db_down = dw_up = db_up = None
     need_dz = need_x or need_w_down or need_b_down
-    if (need_dz and slope is None) or (need_w_up and h is None):
-        if z is None:
-            z = _contract(x, w_down, b_down)  # type: ignore[arg-type]
-        slope = _slope(z, activation) if need_dz else None
-        h = _activate(z, activation) if need_w_up else None
-        del z
+    if z is None and ((need_dz and slope is None) or (need_w_up and h is None)):
+        z = _contract(x, w_down, b_down)  # type: ignore[arg-type]
     if need_dz:
-        dz = torch.mm(dy, w_up.to(dy.dtype)).mul_(slope)  # type: ignore[union-attr,arg-type]
+        # One [T, m] tensor fewer beside dx than with slope and h made together.
+        slope = _slope(z, activation) if slope is None else slope  # type: ignore[arg-type]
+        dz = torch.mm(dy, w_up.to(dy.dtype)).mul_(slope)  # type: ignore[union-attr]
+        del slope
         if scale != 1.0:
             dz.mul_(scale)
         if need_x:
@@ -119,8 +118,10 @@ def backward(
             dw_down = torch.mm(dz.t(), x).to(weight_dtype)  # type: ignore[arg-type]
         if need_b_down:
             db_down = column_sum(dz).to(weight_dtype)
+        del dz
     if need_w_up:
-        dw_up = torch.mm(dy.t(), h)  # type: ignore[arg-type]
+        h = _activate(z, activation) if h is None else h  # type: ignore[arg-type]
+        dw_up = torch.mm(dy.t(), h)
         dw_up = (dw_up if scale == 1.0 else dw_up.mul_(scale)).to(weight_dtype)
     if need_b_up:
         db_up = column_sum(dy).mul_(scale).to(weight_dtype)

@@ -186,10 +186,9 @@ def draw_dram() -> tuple[Any, Any]:
             panel.text(r + w + 0.06, place, f"{r + w:.2f} X", va="center", fontsize=7.5)
         panel.set_title(direction, loc="left")
         panel.grid(axis="y", visible=False)
-    panel.set_xlabel(
-        f"DRAM traffic in units of X, the bytes of x; T {T}, d {D}, m {M}, bfloat16; modelled, not measured"
-    )
-    panel.set_xlim(0, 12.5)
+    about = f"DRAM traffic in units of X, the bytes of x; T {T}, d {D}, m {M}, bfloat16; modelled, not measured"
+    figure.supxlabel(about, fontsize=9)
+    panel.set_xlim(0, 9.5)
     figure.axes[0].legend(loc="lower right", frameon=False)
     return figure, numbers
 
