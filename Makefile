@@ -23,6 +23,9 @@ READY :=
 PEERS :=
 endif
 
+# As many processes as cores, where pytest-xdist is there.
+WORKERS = $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n auto')
+
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .PHONY: help install demo test test-all nightly lint format aot aot-quick peers bench bench-smoke report \
@@ -39,10 +42,10 @@ demo: $(READY)  ## the main job: tune MiniLM on Reuters-R8 four ways and print t
 	$(PY) -m adapter_fast demo
 
 test: $(READY)  ## the tests, less the slow ones and those that download
-	$(PY) -m pytest
+	$(PY) -m pytest $(WORKERS)
 
 test-all: $(READY)  ## every test, the slow ones and those that download included
-	$(PY) -m pytest -m "slow or network or not slow"
+	$(PY) -m pytest $(WORKERS) -m "slow or network or not slow"
 
 nightly: test-all aot  ## what a night has time for: every test, and every kernel for every architecture
 

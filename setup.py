@@ -11,7 +11,16 @@ README = HERE / "README.md"
 
 TUNE = ["accelerate>=1.1", "click>=8", "rich>=13", "scikit-learn>=1.3"]
 BENCH = ["click>=8", "matplotlib>=3.8", "peft>=0.18", "pytest>=8", "pytest-benchmark>=5", "rich>=13"]
-DEV = ["hypothesis>=6", "mypy>=1.11", "pytest>=8", "pytest-benchmark>=5", "ruff>=0.9", "setuptools>=64", "wheel"]
+DEV = [
+    "hypothesis>=6",
+    "mypy>=1.11",
+    "pytest>=8",
+    "pytest-benchmark>=5",
+    "pytest-xdist>=3.6",
+    "ruff>=0.9",
+    "setuptools>=64",
+    "wheel",
+]
 
 setup(
     name="adapter_fast",
