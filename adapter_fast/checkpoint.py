@@ -23,10 +23,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from .config import PLACEMENTS, WEIGHT_DTYPES, AdapterConfig
+from .config import WEIGHT_DTYPES, AdapterConfig
 from .placement.container import sites_in
 from .placement.inject import add_adapters, check_name, check_new_name, remove_adapters
-from .placement.sites import find_sites, head_parameters, layer_norm_parameters, model_type_of
+from .placement.sites import Site, find_sites, head_parameters, layer_norm_parameters, model_type_of
 from .placement.state import activate, find_state, park, require_state, tuned_values, unwrap
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -80,7 +80,7 @@ def _collect(model: nn.Module, name: str) -> tuple[_Record, bytes]:
 
     state = require_state(model, name)
     config = state.configs[name]
-    sites = find_sites(model, PLACEMENTS[config.placement])
+    sites = find_sites(model, config)
     holders = sites_in(model)
     tensors: dict[str, Tensor] = {}
     for site in sites:
@@ -225,7 +225,10 @@ def _read_record(path: Path) -> _Record:
 
 
 def _read_config(path: Path, record: _Record) -> AdapterConfig:
-    missing = [field.name for field in fields(AdapterConfig) if field.name not in record.config]
+    # A field whose default is None came after the first files were written.
+    missing = [
+        field.name for field in fields(AdapterConfig) if field.default is not None and field.name not in record.config
+    ]
     if missing:
         raise ValueError(f"{path}: config lacks {', '.join(missing)}")
     try:
@@ -240,15 +243,18 @@ def _adapter_shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[
     return {**shapes, "down.bias": (m,), "up.bias": (d,)} if config.bias else shapes
 
 
-def _read_weights(path: Path, record: _Record, config: AdapterConfig) -> dict[str, Tensor]:
+def _read_weights(path: Path, record: _Record, config: AdapterConfig, sites: dict[str, Site]) -> dict[str, Tensor]:
     """The tensors, after their names, the adapter's shapes and dtypes, and the whole file's sha256 are checked."""
     blob = path.read_bytes()
     try:
         tensors = safetensors.torch.load(blob)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as safetensors, truncated or tampered with: {error}") from None
-    shapes = _adapter_shapes(config, record.hidden_size)
-    adapter = {f"adapter.{site}.{key}": shape for site in record.sites for key, shape in shapes.items()}
+    adapter = {
+        f"adapter.{short}.{key}": shape
+        for short, site in sites.items()
+        for key, shape in _adapter_shapes(config, site.width).items()
+    }
     expected = {*adapter, *(f"layer_norm.{key}" for key in record.layer_norms), *(f"head.{key}" for key in record.head)}
     missing, extra = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
     if missing:
@@ -262,16 +268,16 @@ def _read_weights(path: Path, record: _Record, config: AdapterConfig) -> dict[st
     return tensors
 
 
-def _check_fits(model: nn.Module, path: Path, record: _Record, config: AdapterConfig) -> dict[str, str]:
-    """The model's site names by the file's; ValueError where family, width or layers differ."""
+def _check_fits(model: nn.Module, path: Path, record: _Record, config: AdapterConfig) -> dict[str, Site]:
+    """The model's sites by the file's names; ValueError where family, width or layers differ."""
     model_type = model_type_of(model)
     if model_type != record.model_type:
         raise ValueError(f"{path} is for model_type {record.model_type!r}, the model has {model_type!r}")
-    sites = find_sites(model, PLACEMENTS[config.placement])
+    sites = find_sites(model, config)
     hidden_size = sites[0].width
     if hidden_size != record.hidden_size:
         raise ValueError(f"{path} is for hidden_size {record.hidden_size}, the model has {hidden_size}")
-    names = {_short(model, site.name): site.name for site in sites}
+    names = {_short(model, site.name): site for site in sites}
     if list(names) != record.sites:
         odd = sorted(set(names) ^ set(record.sites)) or record.sites
         raise ValueError(
@@ -333,7 +339,7 @@ def load_adapters(
     name = record.name if name is None else name
     check_new_name(base, name)
     sites = _check_fits(base, path / CONFIG_FILE, record, config)
-    tensors = _read_weights(path / WEIGHTS_FILE, record, config)
+    tensors = _read_weights(path / WEIGHTS_FILE, record, config, sites)
     where = path / WEIGHTS_FILE
     values: dict[str, Tensor] = {}
     if layer_norms:
@@ -348,7 +354,7 @@ def load_adapters(
     try:
         holders = sites_in(base)
         for short, site in sites.items():
-            adapter = holders[site].adapters[name].to(getattr(torch, record.dtype))
+            adapter = holders[site.name].adapters[name].to(getattr(torch, record.dtype))
             adapter.load_state_dict({key: tensors[f"adapter.{short}.{key}"] for key in adapter.state_dict()})
         activate(base, state, None)
         park(base, state, name, values)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from .checks import check_activation, check_memory, check_number, check_size
 
-PLACEMENTS: dict[str, tuple[str, ...]] = {"houlsby": ("attention", "feed_forward")}  # the sub-layers adapted
+SUB_LAYERS = ("attention", "cross_attention", "feed_forward")  # in the order in which they run
+PLACEMENTS: dict[str, tuple[str, ...]] = {  # and the sub-layers that each adapts where `sublayers` does not say
+    "houlsby": ("attention", "feed_forward"),
+    "pfeiffer": ("feed_forward",),
+    "parallel": ("feed_forward",),
+}
 IMPLEMENTATIONS = ("fused", "reference")
 WEIGHT_DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
@@ -17,6 +23,28 @@ WEIGHT_DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _checked_sub_layers(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, (list, tuple)):
+        raise TypeError(f"sublayers must be a tuple of {', '.join(SUB_LAYERS)}, got {value!r}")
+    for name in value:
+        _check_choice("sublayers", name, SUB_LAYERS)
+    if not value:
+        raise ValueError(f"sublayers must name at least one of {', '.join(SUB_LAYERS)}, got {value!r}")
+    return tuple(name for name in SUB_LAYERS if name in value)
+
+
+def _checked_layers(value: Any) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple, range)) or any(type(number) is not int for number in value):
+        raise TypeError(f"layers must be a tuple of whole numbers, got {value!r}")
+    if not value or min(value) < 0 or len(set(value)) < len(value):
+        raise ValueError(f"layers must be one or more different numbers from 0, got {value!r}")
+    return tuple(sorted(value))
 
 
 @dataclass(frozen=True)
@@ -29,7 +57,17 @@ class AdapterConfig:
     Args:
         bottleneck: m, at least 1. The paper's sweep is 8, 64, 256 (section 3.2).
         activation: "gelu" (erf), "gelu_tanh", "relu", "silu", "tanh" or "identity".
-        placement: "houlsby": behind attention and feed-forward, after dropout, before residual and LayerNorm.
+        placement: where in a layer. With h a sub-layer's output, s the sum of h and the residual, f the bottleneck:
+            "houlsby": h + scale · f(h), behind attention and feed-forward, after dropout, before residual and
+            LayerNorm. "pfeiffer" (AdapterHub's seq_bn): s + scale · f(LN(s)) ahead of the feed-forward's LayerNorm;
+            where the norm comes first ("pre-LN"), s + scale · f(s). "parallel" (par_bn): h + scale · f(x), x the
+            stream that enters the feed-forward.
+        sublayers: which sub-layers, of "attention", "cross_attention" (of a decoder behind an encoder) and
+            "feed_forward"; None takes the placement's: both for "houlsby", else the feed-forward alone.
+        layers: which layers, by number from 0, an encoder's before its decoder's; None takes all. Leaving out the
+            lowest ends the backward pass at the lowest adapter (AdapterDrop, Rücklé et al. 2021).
+        target_modules: a regular expression: the outputs of all modules whose whole name it matches get an adapter,
+            in any model. It takes the place of sublayers and layers, and of a known family.
         scale: finite factor on the adapter's branch.
         bias: whether both projections have a bias.
         init_std: standard deviation of the initial weights, cut at two (section 3.6: robust up to 1e-2).
@@ -51,6 +89,9 @@ class AdapterConfig:
     implementation: Literal["fused", "reference"] = "fused"
     dtype: str = "auto"
     memory: str = "speed"
+    sublayers: tuple[str, ...] | None = None
+    layers: tuple[int, ...] | None = None
+    target_modules: str | None = None
 
     def __post_init__(self) -> None:
         check_size("bottleneck", self.bottleneck)
@@ -67,6 +108,9 @@ class AdapterConfig:
         _check_choice("implementation", self.implementation, IMPLEMENTATIONS)
         _check_choice("dtype", self.dtype, WEIGHT_DTYPES)
         check_memory(self.memory)
+        object.__setattr__(self, "sublayers", _checked_sub_layers(self.sublayers))
+        object.__setattr__(self, "layers", _checked_layers(self.layers))
+        self._check_targets()
         object.__setattr__(self, "scale", float(self.scale))
         object.__setattr__(self, "init_std", float(self.init_std))
 
@@ -75,9 +119,41 @@ class AdapterConfig:
         """The paper's adapter: m = 64, the tanh form of GELU (its code, adapter-bert), init_std 1e-2 (section 3.6)."""
         return cls.from_dict({"bottleneck": 64, "activation": "gelu_tanh", "init_std": 1e-2, **overrides})
 
+    @classmethod
+    def pfeiffer(cls, **overrides: Any) -> AdapterConfig:
+        """AdapterHub's default, seq_bn (Pfeiffer et al. 2021): one adapter a layer, ReLU, around the last LayerNorm."""
+        return cls.from_dict({"placement": "pfeiffer", "activation": "relu", **overrides})
+
+    @classmethod
+    def parallel(cls, **overrides: Any) -> AdapterConfig:
+        """AdapterHub's par_bn (He et al. 2022, the parallel adapter): beside the feed-forward, ReLU, scale 4."""
+        return cls.from_dict({"placement": "parallel", "activation": "relu", "scale": 4.0, **overrides})
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """The sub-layers adapted, in the order in which they run."""
+        return PLACEMENTS[self.placement] if self.sublayers is None else self.sublayers
+
+    def _check_targets(self) -> None:
+        if self.target_modules is None:
+            return
+        if not isinstance(self.target_modules, str):
+            raise TypeError(f"target_modules must be a string, a regular expression, got {self.target_modules!r}")
+        try:
+            re.compile(self.target_modules)
+        except re.error as error:
+            raise ValueError(
+                f"target_modules must be a regular expression, got {self.target_modules!r}: {error}"
+            ) from None
+        for name in ("sublayers", "layers"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} must be None with target_modules, got {getattr(self, name)!r}")
+        if self.placement != "houlsby":
+            raise ValueError(f"placement must be 'houlsby' with target_modules, got {self.placement!r}")
+
     def to_dict(self) -> dict[str, Any]:
         """Every field by name, JSON types only."""
-        return asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AdapterConfig:

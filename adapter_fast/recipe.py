@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from .placement.container import CHILD
-from .placement.sites import head_parameters, layer_norm_parameters
+from .placement.families import HEAD
+from .placement.sites import head_parameters, is_norm, layer_norm_parameters
 from .placement.state import activate, claim, find_state, require_state, unwrap
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -32,7 +33,7 @@ def _head_of(model: nn.Module) -> list[str]:
     head = head_parameters(model)
     if not head:
         raise ValueError(
-            f"{type(model).__name__} has no task head (classifier, qa_outputs): pass head=False, or a model with one"
+            f"{type(model).__name__} has no task head ({', '.join(HEAD)}): pass head=False, or a model with one"
         )
     return head
 
@@ -45,8 +46,10 @@ def _train_only(model: nn.Module, names: set[str]) -> None:
 def train_adapters(model: Model, name: str = "default", *, layer_norms: bool = True, head: bool = True) -> Model:
     """Freeze the model but the named adapter, all LayerNorms and the head, and activate the adapter (section 2).
 
-    LayerNorms are the encoder's, the embeddings' included. The head is what a task newly initialises (RoBERTa's and
-    ELECTRA's classifier.dense and DistilBERT's pre_classifier included); the pooler stays frozen, as in adapter-bert.
+    LayerNorms are the encoder's, the embeddings' included; where the adapter's `layers` leaves layers out, those that
+    run behind the lowest adapter, so that the backward pass ends there. The head is what a task newly initialises
+    (RoBERTa's and ELECTRA's classifier.dense and DistilBERT's pre_classifier included); the pooler stays frozen, as in
+    adapter-bert.
     LayerNorms and head trained so belong to this adapter: save_adapters stores them, set_adapter switches them, and
     remove_adapters gives back their values from before.
 
@@ -64,7 +67,8 @@ def train_adapters(model: Model, name: str = "default", *, layer_norms: bool = T
     """
     base = unwrap(model)
     state = require_state(base, name)
-    own = (layer_norm_parameters(base) if layer_norms else []) + (_head_of(base) if head else [])
+    own = layer_norm_parameters(base, state.configs[name]) if layer_norms else []
+    own += _head_of(base) if head else []
     activate(base, state, name)
     claim(base, state, name, own)
     adapter = [parameter for parameter, _ in base.named_parameters() if f".{CHILD}.adapters.{name}." in parameter]
@@ -107,7 +111,7 @@ def optimizer_groups(model: nn.Module, weight_decay: float = WEIGHT_DECAY) -> li
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and parameter not in seen:
                 seen.add(parameter)
-                (plain if isinstance(module, nn.LayerNorm) or name == "bias" else decayed).append(parameter)
+                (plain if is_norm(module) or name == "bias" else decayed).append(parameter)
     if not seen:
         raise ValueError(f"{type(model).__name__} has no parameter that trains: call train_adapters first")
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]

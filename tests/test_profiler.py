@@ -85,7 +85,7 @@ def test_overhead_is_with_less_bare_of_each_pair(tiny: Profile) -> None:
 
 
 def test_operations_of_the_adapters_are_what_the_bare_model_lacks(tiny: Profile) -> None:
-    adapter = sites_in(prepare(TINY).model)["bert.encoder.layer.0.output.dropout"]
+    adapter = sites_in(prepare(TINY).model)["bert.encoder.layer.0.output.dropout"].adapters["default"]
     x = torch.zeros(2, 16, 64)
     with torch.no_grad():
         one = forms.work_of(lambda: adapter(x), "cpu", False).launches

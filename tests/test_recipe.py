@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tiny_models import CLASSES, FAMILIES, assert_same, build, enlarge, inputs, logits, snapshot
+from tiny_models import FAMILIES, assert_same, build, enlarge, inputs, logits, snapshot
 from torch import nn
 
 from adapter_fast import recipe
@@ -245,9 +245,3 @@ def test_removal_after_training_gives_back_values_and_flags(family):
         assert not torch.equal(logits(each), output)
         assert_same(remove_adapters(each), before)
     assert trained(model) == set(HEAD[family])
-
-
-def test_every_family_of_the_table_is_tested():
-    from adapter_fast.placement import FAMILIES as TABLE
-
-    assert set(TABLE) == set(FAMILIES) == set(CLASSES) == set(HEAD)

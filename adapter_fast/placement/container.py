@@ -1,12 +1,44 @@
-"""The module that holds a site's adapters, and the one hook that calls it."""
+"""The module that holds a site's adapters, and the hooks that call it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+Form = Literal["output", "norm", "parallel"]
+
 CHILD = "adapter_site"  # its name inside the hooked module; the base's own state-dict keys stay as they are
+INLET = "adapter_inlet"  # the name of the inlet inside the module whose input a parallel adapter reads
+
+
+class Inlet(nn.Module):
+    """Carries a sub-layer's input from where it enters to the parallel adapter behind the sub-layer.
+
+    A child of the entry module and of the site: a module without parameters, so that copies of the model (deepcopy,
+    pickle, data parallel) have their own, and no state-dict key is new.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers = 0  # sites whose active adapter reads it: two where one norm feeds both sub-layers, as in Phi
+        self.left = 0
+        self.x: Tensor | None = None
+
+    def fill(self, x: Tensor) -> None:
+        """Keep the input until every reader has taken it."""
+        self.x, self.left = x, self.readers
+
+    def take(self) -> Tensor:
+        """The input, forgotten with the last reader; RuntimeError where the sub-layer has not been entered."""
+        x = self.x
+        if x is None:
+            raise RuntimeError("the parallel adapter's sub-layer ended without being entered: its modules ran apart")
+        self.left -= 1
+        if self.left == 0:
+            self.x = None
+        return x
 
 
 class AdapterSite(nn.Module):
@@ -18,23 +50,72 @@ class AdapterSite(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.adapters = nn.ModuleDict()
+        self.forms: dict[str, Form] = {}
         self.active: str | None = None
         self.enabled = True
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., d] → the active adapter's output, or x itself where none is active or they are disabled."""
+    def add(self, name: str, adapter: nn.Module, form: Form = "output") -> None:
+        """Give the site an adapter; it does not compute before switch."""
+        self.adapters[name] = adapter
+        self.forms[name] = form
+
+    def remove(self, name: str) -> None:
+        """Take an adapter out, if it is here."""
+        if name in self.adapters:
+            del self.adapters[name], self.forms[name]
+
+    def switch(self, active: str | None, enabled: bool | None = None) -> None:
+        """Make an adapter the one that computes, where the site has it; enabled None leaves that as it is."""
+        reading = self._reads()
+        self.active = active if active is not None and active in self.adapters else None
+        self.enabled = self.enabled if enabled is None else enabled
+        if self._reads() != reading:
+            self._inlet().readers += -1 if reading else 1
+
+    def _inlet(self) -> Inlet:
+        return self._modules[INLET]  # type: ignore[return-value]
+
+    def _reads(self) -> bool:
+        return self.enabled and self.active is not None and self.forms[self.active] == "parallel"
+
+    def forward(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """The hooked module's output with the active adapter; the output itself where none is active or enabled.
+
+        output: a tensor [..., d], or a tuple that begins with one. With y = residual + scale · f(x), f the bottleneck:
+
+            output     x and residual are the output: Houlsby; behind the residual sum of a pre-LN layer: Pfeiffer
+            norm       the module is a LayerNorm behind the residual sum s: LN(s + scale · f(LN(s))), Pfeiffer
+            parallel   x is what entered the sub-layer, residual the output
+        """
         if self.active is None or not self.enabled:
-            return x
-        return self.adapters[self.active](x)
+            return output
+        if isinstance(output, tuple):
+            return (self._adapt(module, args, output[0]), *output[1:])
+        return self._adapt(module, args, output)
+
+    def _adapt(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        adapter, form = self.adapters[self.active], self.forms[self.active]  # type: ignore[index]
+        if form == "output":
+            return adapter(output)
+        if form == "norm":
+            return module.forward(adapter(output, args[0]))
+        return adapter(self._inlet().take(), output)
 
     def extra_repr(self) -> str:
         """Which adapter computes."""
         return f"active={self.active!r}, enabled={self.enabled}"
 
 
-def run_site(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+def run_site(module: nn.Module, args: Any, output: Any) -> Any:
     """The forward hook: the hooked module's own site, from its argument, so that every copy runs its own adapters."""
-    return getattr(module, CHILD)(output)
+    return getattr(module, CHILD)(module, args, output)
+
+
+def fill_inlet(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """The forward pre-hook of an entry module: keep its first argument for the parallel adapter."""
+    inlet = getattr(module, INLET)
+    if inlet.readers:
+        inlet.fill(args[0] if args else next(iter(kwargs.values())))
 
 
 def attach(module: nn.Module) -> AdapterSite:
@@ -42,8 +123,21 @@ def attach(module: nn.Module) -> AdapterSite:
     site = AdapterSite()
     site.train(module.training)
     setattr(module, CHILD, site)
-    module.register_forward_hook(run_site)
+    # First, so that who collects outputs by hooks (transformers' output_hidden_states) collects adapted ones.
+    module.register_forward_hook(run_site, prepend=True)
     return site
+
+
+def attach_inlet(site: AdapterSite, entry: nn.Module) -> None:
+    """Let a site's parallel adapters read what enters this module."""
+    if INLET in site._modules:
+        return
+    inlet = entry._modules.get(INLET)
+    if inlet is None:
+        inlet = Inlet().train(entry.training)
+        setattr(entry, INLET, inlet)
+        entry.register_forward_pre_hook(fill_inlet, with_kwargs=True)
+    setattr(site, INLET, inlet)
 
 
 def detach(module: nn.Module) -> None:
@@ -51,6 +145,14 @@ def detach(module: nn.Module) -> None:
     delattr(module, CHILD)
     for key in [key for key, hook in module._forward_hooks.items() if hook is run_site]:
         del module._forward_hooks[key]
+
+
+def detach_inlet(module: nn.Module) -> None:
+    """Take the inlet and its hook away."""
+    delattr(module, INLET)
+    for key in [key for key, hook in module._forward_pre_hooks.items() if hook is fill_inlet]:
+        del module._forward_pre_hooks[key]
+        del module._forward_pre_hooks_with_kwargs[key]
 
 
 def site_of(module: nn.Module) -> AdapterSite | None:
@@ -62,3 +164,8 @@ def site_of(module: nn.Module) -> AdapterSite | None:
 def sites_in(model: nn.Module) -> dict[str, AdapterSite]:
     """Every site in the model by its hooked module's name, in the model's order."""
     return {name: site for name, module in model.named_modules() if (site := site_of(module)) is not None}
+
+
+def is_ours(name: str) -> bool:
+    """Whether a module's or parameter's name lies in a site or inlet."""
+    return not {CHILD, INLET}.isdisjoint(name.split("."))

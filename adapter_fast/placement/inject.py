@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from ..adapter import FusedAdapter, ReferenceAdapter
-from ..config import PLACEMENTS, AdapterConfig
-from .container import attach, detach, site_of, sites_in
+from ..config import AdapterConfig
+from .container import INLET, AdapterSite, Inlet, attach, attach_inlet, detach, detach_inlet, site_of, sites_in
 from .sites import Site, find_sites
 from .state import ATTRIBUTE, AdapterState, activate, find_state, require_state, unwrap
 
@@ -47,7 +47,7 @@ def _weight_dtype(config: AdapterConfig, base: torch.dtype) -> torch.dtype:
 
 
 def _build(site: Site, config: AdapterConfig) -> nn.Module:
-    weight = site.dense.weight
+    weight = site.weight
     adapter = _IMPLEMENTATIONS[config.implementation](
         site.width,
         config.bottleneck,
@@ -63,14 +63,18 @@ def _build(site: Site, config: AdapterConfig) -> nn.Module:
 
 
 def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> Model:
-    """Put a new adapter behind both sub-layers of every layer (Houlsby et al. 2019, section 2.1 and figure 2).
+    """Put new adapters where the configuration says: by default behind both sub-layers of every layer.
+
+    Houlsby et al. 2019, section 2.1 and figure 2; for other places see AdapterConfig's placement, sublayers, layers
+    and target_modules.
 
     The base's parameters, state-dict keys and requires_grad flags stay as they are. The first adapter becomes the
     active one, later ones wait for set_adapter or train_adapters. Copies of the model (deepcopy, pickle, data
     parallel) run their own adapters.
 
     Args:
-        model: a BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ELECTRA or GPT-2 of transformers 5, with or without a head.
+        model: a model of transformers 5 of a family in adapter_fast.placement.FAMILIES, with or without a head; with
+            config.target_modules any module.
         config: shape, placement, implementation. Each adapter is made on its site's device, in config.dtype; "auto"
             is the base's dtype, but float32 over a 16-bit or quantised base. Its output has the activations' dtype.
         name: a new name, without a dot.
@@ -79,13 +83,14 @@ def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> 
         The model itself, changed in place; unchanged where an error is raised.
 
     Raises:
-        TypeError, ValueError: a bad or taken name, a config that is no AdapterConfig, or a model without a known site.
+        TypeError, ValueError: a bad or taken name, a config that is no AdapterConfig, or a model without a known site;
+            the message then lists what could be a target.
     """
     base = unwrap(model)
     if not isinstance(config, AdapterConfig):
         raise TypeError(f"config must be an AdapterConfig, got {type(config).__name__}")
     check_new_name(base, name)
-    sites = find_sites(base, PLACEMENTS[config.placement])
+    sites = find_sites(base, config)
     built = [(site, _build(site, config)) for site in sites]
     state = find_state(base)
     if state is None:
@@ -94,7 +99,9 @@ def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> 
         setattr(base, ATTRIBUTE, state)
     for site, adapter in built:
         holder = site_of(site.module) or attach(site.module)
-        holder.adapters[name] = adapter
+        if site.entry is not None:
+            attach_inlet(holder, site.entry)
+        holder.add(name, adapter, site.form)
     state.configs[name] = config
     activate(base, state, name if len(state.configs) == 1 else state.active)
     return model
@@ -131,12 +138,12 @@ def disable_adapters(model: Model) -> Iterator[Model]:
     require_state(base)
     before = [(site, site.enabled) for site in sites_in(base).values()]
     for site, _ in before:
-        site.enabled = False
+        site.switch(site.active, enabled=False)
     try:
         yield model
     finally:
         for site, enabled in before:
-            site.enabled = enabled
+            site.switch(site.active, enabled)
 
 
 def remove_adapters(model: Model, name: str | None = None) -> Model:
@@ -158,17 +165,32 @@ def remove_adapters(model: Model, name: str | None = None) -> Model:
     state = require_state(base, name)
     if name is None or state.active == name or len(state.configs) == 1:
         activate(base, state, None)
-    if name is None or len(state.configs) == 1:
-        for module in [module for module in base.modules() if site_of(module) is not None]:
-            detach(module)
+    removed = list(state.configs) if name is None else [name]
+    for site in sites_in(base).values():
+        for each in removed:
+            site.remove(each)
+    _detach_unused(base)
+    for each in removed:
+        state.configs.pop(each)
+        state.tuned.pop(each, None)
+    if not state.configs:
         for parameter, value in base.named_parameters():
             if parameter in state.requires_grad:
                 value.requires_grad_(state.requires_grad[parameter])
         delattr(base, ATTRIBUTE)
-    else:
-        for site in sites_in(base).values():
-            if name in site.adapters:
-                del site.adapters[name]
-        state.configs.pop(name)
-        state.tuned.pop(name, None)
     return model
+
+
+def _detach_unused(base: nn.Module) -> None:
+    """Take away the sites without an adapter, and the inlets that no site left reads."""
+    sites = [(module, site) for module in base.modules() if (site := site_of(module)) is not None]
+    for module, site in sites:
+        if not site.adapters:
+            detach(module)
+    read = {site._modules.get(INLET) for _, site in sites if "parallel" in site.forms.values()}
+    for module in [module for module in base.modules() if isinstance(module._modules.get(INLET), Inlet)]:
+        if module._modules[INLET] not in read:
+            if isinstance(module, AdapterSite):
+                delattr(module, INLET)
+            else:
+                detach_inlet(module)

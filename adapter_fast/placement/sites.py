@@ -1,101 +1,69 @@
-"""Where adapters sit, which modules are LayerNorms and which are the head: one table row per model family."""
+"""Where a configuration puts adapters in a model, which modules are LayerNorms and which are the head."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from ..config import SUB_LAYERS, AdapterConfig
+from .container import Form, is_ours
+from .families import FAMILIES, HEAD, Family, Stack
 
-@dataclass(frozen=True)
-class SubLayer:
-    """A sub-layer's modules, named relative to its layer."""
-
-    hook: str  # its output is the sub-layer's output after dropout, before residual and LayerNorm
-    dense: str  # the linear layer that produces that output: gives width, device and dtype
-
-
-@dataclass(frozen=True)
-class Family:
-    """Module names of one model_type in transformers 5; every pattern must match a whole name."""
-
-    layer: str
-    attention: SubLayer
-    feed_forward: SubLayer
-    layer_norms: tuple[str, ...]
-    head: tuple[str, ...]
-
-    def patterns(self, kinds: tuple[str, ...]) -> dict[str, str]:
-        """The regular expression of the hooked modules of each kind of sub-layer."""
-        return {kind: rf"(?P<layer>{self.layer})\.{re.escape(getattr(self, kind).hook)}" for kind in kinds}
+SHOWN = 12  # candidates that an error lists
+_NORM_NAMES = re.compile(r".*(?:LayerNorm|RMSNorm)")  # transformers has many of its own
 
 
 @dataclass(frozen=True)
 class Site:
     """One place of a model that takes an adapter."""
 
-    name: str
-    kind: str
+    name: str  # of the hooked module
+    kind: str  # one of SUB_LAYERS, or "target" where target_modules named it
     module: nn.Module
-    dense: nn.Linear  # GPT-2's is transformers' Conv1D: a linear layer with the weight transposed, and nf outputs
+    dense: nn.Module  # gives width, device and dtype
+    form: Form = "output"
+    entry: nn.Module | None = None  # the module whose input a parallel adapter reads
+    layer: str = ""  # the name of its layer; "" for a target
 
     @property
     def width(self) -> int:
-        """d, the width of the hooked output."""
-        return self.dense.nf if hasattr(self.dense, "nf") else self.dense.out_features  # type: ignore[return-value]
+        """d, the width of the hooked output; ValueError where it cannot be told."""
+        width = width_of(self.dense)
+        if width is None:
+            raise ValueError(
+                f"target_modules names {self.name}, a {type(self.dense).__name__} whose width cannot be told: "
+                f"expected linear layers or norms"
+            )
+        return width
+
+    @property
+    def weight(self) -> Tensor:
+        """A parameter of the dense layer, or where it is quantised and has none, a buffer: gives device and dtype."""
+        own = next(self.dense.parameters(recurse=False), None)
+        return next(self.dense.buffers(recurse=False), torch.empty(0)) if own is None else own
 
 
-# The pooler (bert.pooler.dense) is in no row: adapter-bert freezes it. What the libraries newly initialise for a task
-# is head, so RoBERTa's and ELECTRA's classifier.dense and DistilBERT's pre_classifier train.
-_HEAD = (r"classifier", r"qa_outputs")
+def width_of(module: nn.Module) -> int | None:
+    """The last dimension of a module's output, None where the module does not tell."""
+    if isinstance(module, nn.LayerNorm):
+        return module.normalized_shape[-1]
+    for name in ("out_features", "nf", "embedding_dim"):  # nf: transformers' Conv1D, GPT-2's linear layer
+        width = getattr(module, name, None)
+        if isinstance(width, int):
+            return width
+    weight = getattr(module, "weight", None)
+    return weight.shape[0] if is_norm(module) and weight is not None and weight.ndim == 1 else None
 
-_BERT = Family(
-    layer=r"(?:.+\.)?encoder\.layer\.\d+",
-    attention=SubLayer(hook="attention.output.dropout", dense="attention.output.dense"),
-    feed_forward=SubLayer(hook="output.dropout", dense="output.dense"),
-    layer_norms=(
-        r"(?:.+\.)?embeddings\.LayerNorm",
-        r"(?:.+\.)?encoder\.layer\.\d+\.(?:cross)?attention\.output\.LayerNorm",
-        r"(?:.+\.)?encoder\.layer\.\d+\.output\.LayerNorm",
-    ),
-    head=_HEAD,
-)
 
-FAMILIES: dict[str, Family] = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
-    "electra": Family(
-        layer=_BERT.layer,
-        attention=_BERT.attention,
-        feed_forward=_BERT.feed_forward,
-        layer_norms=_BERT.layer_norms,
-        head=(*_HEAD, r"sequence_summary"),
-    ),
-    # DistilBERT's attention has no output dropout, so its last linear is the place. Its ffn's dropout runs inside the
-    # chunked feed-forward, once a chunk, as in the other families: an adapter works on single tokens, so both agree.
-    "distilbert": Family(
-        layer=r"(?:.+\.)?transformer\.layer\.\d+",
-        attention=SubLayer(hook="attention.out_lin", dense="attention.out_lin"),
-        feed_forward=SubLayer(hook="ffn.dropout", dense="ffn.lin2"),
-        layer_norms=(
-            r"(?:.+\.)?embeddings\.LayerNorm",
-            r"(?:.+\.)?transformer\.layer\.\d+\.sa_layer_norm",
-            r"(?:.+\.)?transformer\.layer\.\d+\.output_layer_norm",
-        ),
-        head=(*_HEAD, r"pre_classifier"),
-    ),
-    # The language model's lm_head is tied to the embedding: pretrained, so no head of a task.
-    "gpt2": Family(
-        layer=r"(?:.+\.)?h\.\d+",
-        attention=SubLayer(hook="attn.resid_dropout", dense="attn.c_proj"),
-        feed_forward=SubLayer(hook="mlp.dropout", dense="mlp.c_proj"),
-        layer_norms=(r"(?:.+\.)?h\.\d+\.ln_(?:1|2|cross_attn)", r"(?:.+\.)?ln_f"),
-        head=(*_HEAD, r"score", r"multiple_choice_head"),
-    ),
-}
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a LayerNorm or an RMSNorm, by its type or by the name of transformers' own types."""
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        return True
+    return "weight" in module._parameters and bool(_NORM_NAMES.fullmatch(type(module).__name__))
 
 
 def model_type_of(model: nn.Module) -> str | None:
@@ -103,48 +71,191 @@ def model_type_of(model: nn.Module) -> str | None:
     return getattr(getattr(model, "config", None), "model_type", None)
 
 
+def find_family(model: nn.Module) -> Family | None:
+    """The table's row for this model, None for a model that is in none."""
+    family = FAMILIES.get(model_type_of(model) or "")
+    if family is not None and family.unless is not None:
+        setting, value = family.unless
+        if getattr(model.config, setting, None) == value:
+            return family.otherwise
+    return family
+
+
+def _kind_of_model(model: nn.Module) -> str:
+    return f"{type(model).__name__} with model_type {model_type_of(model)!r}"
+
+
 def family_of(model: nn.Module) -> Family:
-    """The table's row for this model; ValueError names its model_type and the known ones."""
-    model_type = model_type_of(model)
-    if model_type not in FAMILIES:
-        looked_for = f"{_BERT.attention.hook}, {_BERT.feed_forward.hook} and their like"
+    """The table's row for this model; ValueError names its model_type, the known ones and what may be a target."""
+    family = find_family(model)
+    if family is None:
         raise ValueError(
-            f"{type(model).__name__} with model_type {model_type!r} has no known adapter site ({looked_for}): "
-            f"known model types are {', '.join(FAMILIES)}"
+            f"{_kind_of_model(model)} has no known adapter site: known model types are {', '.join(FAMILIES)}; "
+            f"for another model give target_modules, a regular expression of module names: {_candidates(model)}"
         )
-    return FAMILIES[model_type]
+    return family
 
 
-def find_sites(model: nn.Module, kinds: tuple[str, ...]) -> list[Site]:
-    """Every site of these kinds, in the model's order; ValueError names the patterns where none matches."""
-    family = family_of(model)
-    patterns = family.patterns(kinds)
-    sites = []
+def _candidates(model: nn.Module) -> str:
+    """The model's linear layers for an error, alike ones as one pattern."""
+    counts: dict[str, int] = {}
     for name, module in model.named_modules():
-        for kind, pattern in patterns.items():
-            match = re.fullmatch(pattern, name)
-            if match:
-                dense = model.get_submodule(f"{match['layer']}.{getattr(family, kind).dense}")
-                sites.append(Site(name, kind, module, dense))  # type: ignore[arg-type]
+        if name and not is_ours(name) and not is_norm(module) and (hasattr(module, "nf") or _is_linear(module)):
+            pattern = re.sub(r"(^|\\\.)\d+(?=\\\.|$)", r"\1\\d+", re.escape(name))
+            counts[pattern] = counts.get(pattern, 0) + 1
+    listed = [f"{pattern} ({count})" for pattern, count in counts.items()]
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return f"it has {', '.join(listed[:SHOWN])}{more}" if listed else "it has no linear layer"
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "out_features", None), int)
+
+
+def find_sites(model: nn.Module, config: AdapterConfig | None = None) -> list[Site]:
+    """The places where a configuration (default: AdapterConfig()) puts adapters, layer by layer.
+
+    Raises:
+        ValueError: an unknown model without target_modules, target_modules that match nothing, a layer that the model
+            has not, a sub-layer or placement that its family has not.
+    """
+    config = AdapterConfig() if config is None else config
+    if config.target_modules is not None:
+        return _targets(model, config.target_modules)
+    family = family_of(model)
+    layers = list(find_layers(model, family))
+    if not layers:
+        patterns = " or ".join(stack.layer for stack in family.stacks)
+        raise ValueError(f"{_kind_of_model(model)} has no adapter site: no module matches {patterns}")
+    if config.layers is not None and config.layers[-1] >= len(layers):
+        raise ValueError(f"layers must be below {len(layers)}, the model's number of layers, got {config.layers[-1]}")
+    chosen = range(len(layers)) if config.layers is None else config.layers
+    sites = [
+        site
+        for index in chosen
+        for kind in config.adapted
+        if (site := _site(model, *layers[index], kind, config.placement)) is not None
+    ]
+    lacking = [kind for kind in config.adapted if not any(site.kind == kind for site in sites)]
+    if lacking:
+        raise ValueError(f"sublayers: {_kind_of_model(model)} has no {lacking[0]} in these layers")
+    return sites
+
+
+def find_layers(model: nn.Module, family: Family) -> Iterator[tuple[str, Stack]]:
+    """Every layer's name with its row, in the model's order: an encoder's before its decoder's."""
+    for name, _ in model.named_modules():
+        for stack in family.stacks:
+            if re.fullmatch(stack.layer, name):
+                yield name, stack
+
+
+def _site(model: nn.Module, layer: str, stack: Stack, kind: str, placement: str) -> Site | None:
+    """The site of one sub-layer; None where the layer has no such sub-layer, as an encoder's has no cross-attention."""
+    sub = getattr(stack, kind)
+    base = model.get_submodule(layer)
+    if sub is None or (kind == "cross_attention" and sub.hook.split(".")[0] not in base._modules):
+        return None
+    dense = _part(model, layer, sub.dense)
+    if placement == "pfeiffer":
+        if sub.norm is None and sub.sum is None:
+            raise ValueError(
+                f"placement 'pfeiffer' has no place behind the {kind} sub-layer of {_kind_of_model(model)}, whose "
+                f"norms come first: expected sublayers ('feed_forward',)"
+            )
+        hook, form = (sub.norm, "norm") if sub.norm is not None else (sub.sum, "output")
+    else:
+        hook, form = sub.hook, "parallel" if placement == "parallel" else "output"
+    entry = _part(model, layer, sub.entry) if form == "parallel" else None
+    name = f"{layer}.{hook}" if hook else layer
+    return Site(name, kind, _part(model, layer, hook), dense, form, entry, layer)  # type: ignore[arg-type]
+
+
+def _part(model: nn.Module, layer: str, name: str) -> nn.Module:
+    """A module of a layer by its name in the layer; "" is the layer."""
+    try:
+        return model.get_submodule(f"{layer}.{name}" if name else layer)
+    except AttributeError:
+        raise ValueError(
+            f"{_kind_of_model(model)} has no adapter site: no module {layer}.{name}, where the transformers versions "
+            f"that we know have one (5.17 to 5.23): give target_modules, a regular expression: {_candidates(model)}"
+        ) from None
+
+
+def _targets(model: nn.Module, pattern: str) -> list[Site]:
+    sites = [
+        Site(name, "target", module, module)
+        for name, module in model.named_modules()
+        if name and not is_ours(name) and re.fullmatch(pattern, name)
+    ]
     if not sites:
         raise ValueError(
-            f"{type(model).__name__} with model_type {model_type_of(model)!r} has no adapter site: "
-            f"no module matches {' or '.join(patterns.values())}"
+            f"target_modules {pattern!r} matches no module of {type(model).__name__}: {_candidates(model)}"
         )
     return sites
 
 
-def _parameters_under(model: nn.Module, patterns: tuple[str, ...]) -> Iterator[str]:
-    for name, module in model.named_modules():
+def _matching(model: nn.Module, patterns: Sequence[str]) -> Iterator[str]:
+    """The names of the modules that a pattern matches as a whole."""
+    for name, _ in model.named_modules():
         if any(re.fullmatch(pattern, name) for pattern in patterns):
-            yield from (f"{name}.{parameter}" for parameter, _ in module.named_parameters())
+            yield name
 
 
-def layer_norm_parameters(model: nn.Module) -> list[str]:
-    """Names of the parameters of every LayerNorm of the encoder, the embeddings' included."""
-    return list(_parameters_under(model, family_of(model).layer_norms))
+def _parameters_of(model: nn.Module, modules: Sequence[str]) -> list[str]:
+    parameters = [
+        f"{name}.{parameter}" for name in modules for parameter, _ in model.get_submodule(name).named_parameters()
+    ]
+    return [parameter for parameter in parameters if not is_ours(parameter)]
+
+
+def layer_norm_parameters(model: nn.Module, config: AdapterConfig | None = None) -> list[str]:
+    """Names of the parameters of every LayerNorm and RMSNorm, the embeddings' included, the attention's own left out.
+
+    Where the configuration leaves layers out (`layers`), only of those that run behind the lowest adapter of their
+    stack, so that the backward pass can end there.
+    """
+    family = find_family(model)
+    if family is None:
+        head = head_parameters(model)
+        names = [name for name, module in model.named_modules() if is_norm(module) and not is_ours(name)]
+        return [parameter for parameter in _parameters_of(model, names) if parameter not in head]
+    if config is None or config.layers is None:
+        return _parameters_of(model, list(_matching(model, (*family.input_norms, *family.layer_norms))))
+    left = _left_out(model, family, config)
+    return _parameters_of(model, [name for name in _matching(model, family.layer_norms) if name not in left])
+
+
+def _left_out(model: nn.Module, family: Family, config: AdapterConfig) -> set[str]:
+    """The modules of the layers that run before the lowest adapter of their stack."""
+    lowest: dict[str, Site] = {}  # by the stack's name
+    for site in find_sites(model, config):
+        lowest.setdefault(site.layer.rpartition(".")[0], site)
+    left = set()
+    for layer, stack in find_layers(model, family):
+        prefix, _, number = layer.rpartition(".")
+        first = lowest.get(prefix)
+        if first is None or int(number) < int(first.layer.rpartition(".")[2]):
+            left |= {name for name, _ in model.named_modules() if name.startswith(f"{layer}.")}
+        elif layer == first.layer:
+            behind_sum = config.placement == "pfeiffer" and first.form == "output"
+            left |= {f"{layer}.{name}" for name in _before(stack, first.kind, behind_sum)}
+    return left
+
+
+def _before(stack: Stack, kind: str, behind_sum: bool) -> Iterator[str]:
+    """The norms of a layer that run before the adapter of this sub-layer, which may stand behind the residual sum."""
+    for earlier in SUB_LAYERS[: SUB_LAYERS.index(kind)]:
+        sub = getattr(stack, earlier)
+        if sub is not None:
+            yield from (name for name in (sub.entry, sub.norm, sub.second_norm) if name is not None)
+    own = getattr(stack, kind)
+    yield own.entry
+    if behind_sum and own.second_norm is not None:
+        yield own.second_norm
 
 
 def head_parameters(model: nn.Module) -> list[str]:
     """Names of the task head's parameters; empty for a model without one."""
-    return list(_parameters_under(model, family_of(model).head))
+    family = find_family(model)
+    return _parameters_of(model, list(_matching(model, HEAD if family is None else family.head)))

@@ -118,7 +118,7 @@ def activate(model: nn.Module, state: AdapterState, adapter: str | None) -> None
             coming[name] = None
         state.active = adapter
     for site in sites_in(model).values():
-        site.active = adapter if adapter is not None and adapter in site.adapters else None
+        site.switch(adapter)
 
 
 def tuned_values(model: nn.Module, state: AdapterState, adapter: str) -> dict[str, Tensor]:

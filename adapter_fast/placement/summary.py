@@ -47,7 +47,7 @@ class AdapterSummary:
         width = max(len(site.name) for site in self.sites)
         for site in self.sites:
             shape = f"d {site.hidden_size}" + ("" if site.bottleneck is None else f", m {site.bottleneck}")
-            lines.append(f"  {site.name:<{width}}  {site.kind:<12}  {shape}  {site.backend}")
+            lines.append(f"  {site.name:<{width}}  {site.kind:<15}  {shape}  {site.backend}")
         for backend, reason in dict.fromkeys((site.backend, site.reason) for site in self.sites):
             lines.append(f"backend {backend}: {reason}")
         lines.append(f"trained {self.trained:,} of {self.total:,} parameters ({100 * self.share:.2f} %)")
@@ -59,11 +59,11 @@ def _summarize_site(place: Site, site: AdapterSite) -> SiteSummary:
     adapter = site.adapters[site.active] if site.active is not None else None
     bottleneck = getattr(adapter, "bottleneck", None)
     if adapter is None:
-        backend, reason = "none", "no adapter is active"
+        backend, reason = "none", "no adapter is active here"
     elif not site.enabled:
         backend, reason = "none", "adapters are disabled"
     elif isinstance(adapter, FusedAdapter):
-        weight = place.dense.weight
+        weight = place.weight
         dtype = weight.dtype if weight.dtype.is_floating_point else adapter.down.weight.dtype
         x = torch.empty(0, d, device=adapter.down.weight.device, dtype=dtype)
         backend, reason = adapter.explain(x)
@@ -80,8 +80,8 @@ def adapter_summary(model: nn.Module) -> AdapterSummary:
     """
     base = unwrap(model)
     state = require_state(base)
-    places = find_sites(base, ("attention", "feed_forward"))
-    pairs = [(place, site) for place in places if (site := site_of(place.module)) is not None]
+    places = {place.name: place for config in state.configs.values() for place in find_sites(base, config)}
+    pairs = [(place, site) for place in places.values() if (site := site_of(place.module)) is not None]
     counts = dict.fromkeys(state.configs, 0)
     for _, site in pairs:
         for name, adapter in site.adapters.items():

@@ -16,7 +16,7 @@ from torch import nn
 from torch.profiler import record_function
 
 from ..placement.container import AdapterSite, site_of
-from ..placement.sites import family_of, find_sites
+from ..placement.sites import family_of, find_layers, find_sites, is_norm
 from .trace import FORWARD, ON_DEVICE, Trace, record, slices
 
 KINDS = ("attention", "feed_forward")
@@ -63,20 +63,25 @@ class Breakdown:
 
 def layers_of(model: nn.Module) -> list[Layer]:
     """The layers in the model's order; ValueError for a model of an unknown family."""
-    family = family_of(model)
+    stacks = dict(find_layers(model, family_of(model)))
     found: dict[str, Layer] = {}
-    for site in find_sites(model, KINDS):
-        hook = getattr(family, site.kind).hook
-        name = site.name.removesuffix(f".{hook}")
-        layer = found.setdefault(name, Layer(name, model.get_submodule(name), {}, {}))
-        layer.sub_layers[site.kind] = [layer.module.get_submodule(hook.split(".")[0])]
-        # BERT's feed-forward is two modules, of which the second holds the adapter.
-        if site.kind == "feed_forward" and "intermediate" in layer.module._modules:
-            layer.sub_layers[site.kind].append(layer.module.get_submodule("intermediate"))
+    for site in find_sites(model):
+        layer = found.setdefault(site.layer, Layer(site.layer, model.get_submodule(site.layer), {}, {}))
+        sub = getattr(stacks[site.layer], site.kind)
+        # Some sub-layers are several modules, such as BERT's intermediate and output; the last one holds the adapter.
+        parts = dict.fromkeys(_part(layer.module, name) for name in (sub.entry, sub.dense, sub.hook))
+        layer.sub_layers[site.kind] = [part for part in parts if not is_norm(part)]
         adapter = site_of(site.module)
         if adapter is not None:
             layer.adapters[site.kind] = adapter
     return list(found.values())
+
+
+def _part(layer: nn.Module, name: str) -> nn.Module:
+    """The module of the layer that a name lies in; in T5 that is one of a list."""
+    top, _, rest = name.partition(".")
+    module = layer.get_submodule(top)
+    return module.get_submodule(rest.partition(".")[0]) if isinstance(module, nn.ModuleList) else module
 
 
 def break_down(

@@ -9,6 +9,7 @@ from adapter_fast.benchmarks.budgets import lin_parameters, nearest
 from adapter_fast.benchmarks.models import ModelCase
 from adapter_fast.benchmarks.peers.build import base_model
 from adapter_fast.benchmarks.peers.check import randomize
+from adapter_fast.config import AdapterConfig
 from adapter_fast.placement.container import attach
 from adapter_fast.placement.sites import find_sites
 
@@ -35,10 +36,10 @@ def lin_bottleneck(case: ModelCase) -> int:
 def lin_model(case: ModelCase, device: str) -> nn.Module:
     """The case's model with an Adapter-L in every layer, random weights, for an inference pass."""
     model = base_model(case, device)
-    for place in find_sites(model, ("feed_forward",)):
+    for place in find_sites(model, AdapterConfig(sublayers=("feed_forward",))):
         adapter = LinAdapter(place.width, lin_bottleneck(case)).to(device, case.weight_dtype)
         randomize([*adapter.down.parameters(), *adapter.up.parameters()])
         site = attach(place.module)
-        site.adapters["default"] = adapter.eval()
-        site.active = "default"
+        site.add("default", adapter.eval())
+        site.switch("default")
     return model
