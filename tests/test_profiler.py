@@ -152,7 +152,7 @@ def test_a_slowed_adapter_shows_in_its_own_row_and_in_no_other(
     before = times_by_row(model)
     assert len(before) == 10
     layer, kind = place
-    adapter = layers_of(model)[layer].adapters[kind].adapters["default"]
+    adapter = layers_of(model)[layer].adapters[kind]
     compute, matrix = adapter.forward, torch.randn(1400, 1400)
     monkeypatch.setattr(adapter, "forward", lambda x: compute(x + 0 * (matrix @ matrix)[0, 0]))
     grown = {row: us - before[row] for row, us in times_by_row(model).items()}

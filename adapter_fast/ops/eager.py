@@ -130,6 +130,10 @@ def backward(
 
 def _add_product(rows: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
     """rows + scale · (a · b + bias), block of tokens by block, so that what is copied is still cached when added to."""
+    if rows.shape[0] <= BLOCK_T and rows.is_contiguous():
+        if bias is None:
+            return torch.addmm(rows, a, b, alpha=scale)
+        return torch.add(rows, bias, alpha=scale).addmm_(a, b, alpha=scale)
     out = torch.empty_like(rows, memory_format=torch.contiguous_format)
     for row, part, to in zip(rows.split(BLOCK_T), a.split(BLOCK_T), out.split(BLOCK_T)):
         if bias is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from threading import get_ident
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 Form = Literal["output", "norm", "parallel"]
@@ -17,28 +19,32 @@ class Inlet(nn.Module):
     """Carries a sub-layer's input from where it enters to the parallel adapter behind the sub-layer.
 
     A child of the entry module and of the site: a module without parameters, so that copies of the model (deepcopy,
-    pickle, data parallel) have their own, and no state-dict key is new.
+    pickle, data parallel) have their own, and no state-dict key is new. Threads that call one model at the same time
+    have an input each.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.readers = 0  # sites whose active adapter reads it: two where one norm feeds both sub-layers, as in Phi
-        self.left = 0
-        self.x: Tensor | None = None
+        self.held: dict[int, tuple[Tensor, int]] = {}  # by thread: the input, and how many readers are left
 
     def fill(self, x: Tensor) -> None:
         """Keep the input until every reader has taken it."""
-        self.x, self.left = x, self.readers
+        self.held[_thread()] = (x, self.readers)
 
     def take(self) -> Tensor:
         """The input, forgotten with the last reader; RuntimeError where the sub-layer has not been entered."""
-        x = self.x
-        if x is None:
+        thread = _thread()
+        if thread not in self.held:
             raise RuntimeError("the parallel adapter's sub-layer ended without being entered: its modules ran apart")
-        self.left -= 1
-        if self.left == 0:
-            self.x = None
+        x, left = self.held.pop(thread)
+        if left > 1:
+            self.held[thread] = (x, left - 1)
         return x
+
+
+def _thread() -> int:
+    return 0 if torch.compiler.is_compiling() else get_ident()
 
 
 class AdapterSite(nn.Module):
@@ -94,7 +100,9 @@ class AdapterSite(nn.Module):
         return self._adapt(module, args, output)
 
     def _adapt(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        adapter, form = self.adapters[self.active], self.forms[self.active]  # type: ignore[index]
+        # Past ModuleDict's and nn.Module's lookups, which cost a small call microseconds.
+        adapters: Any = self._modules["adapters"]
+        adapter, form = adapters._modules[self.active], self.forms[self.active]  # type: ignore[index]
         if form == "output":
             return adapter(output)
         if form == "norm":
@@ -108,7 +116,7 @@ class AdapterSite(nn.Module):
 
 def run_site(module: nn.Module, args: Any, output: Any) -> Any:
     """The forward hook: the hooked module's own site, from its argument, so that every copy runs its own adapters."""
-    return getattr(module, CHILD)(module, args, output)
+    return module._modules[CHILD].forward(module, args, output)  # type: ignore[union-attr]
 
 
 def fill_inlet(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -118,8 +126,23 @@ def fill_inlet(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
         inlet.fill(args[0] if args else next(iter(kwargs.values())))
 
 
+def _guard_hooks() -> None:
+    """Let torch.compile see that a module has hooks.
+
+    By default its guards leave hooks out: a graph compiled for a model without adapters would then serve the same
+    model once it has them, and every other model of its class.
+    """
+    import torch._dynamo
+
+    if torch._dynamo.config.skip_nnmodule_hook_guards:
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
+        if torch._dynamo.convert_frame.FRAME_COUNTER:  # what was compiled so far has no such guards
+            torch.compiler.reset()
+
+
 def attach(module: nn.Module) -> AdapterSite:
     """Give a module an empty site and the hook; returns the site."""
+    _guard_hooks()
     site = AdapterSite()
     site.train(module.training)
     setattr(module, CHILD, site)

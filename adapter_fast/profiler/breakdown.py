@@ -15,7 +15,7 @@ from statistics import median
 from torch import nn
 from torch.profiler import record_function
 
-from ..placement.container import AdapterSite, site_of
+from ..placement.container import site_of
 from ..placement.sites import family_of, find_layers, find_sites, is_norm
 from .trace import FORWARD, ON_DEVICE, Trace, record, slices
 
@@ -30,7 +30,7 @@ class Layer:
     name: str
     module: nn.Module
     sub_layers: dict[str, list[nn.Module]]
-    adapters: dict[str, AdapterSite]
+    adapters: dict[str, nn.Module]  # the active ones
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def layers_of(model: nn.Module) -> list[Layer]:
         # Some sub-layers are several modules, such as BERT's intermediate and output; the last one holds the adapter.
         parts = dict.fromkeys(_part(layer.module, name) for name in (sub.entry, sub.dense, sub.hook))
         layer.sub_layers[site.kind] = [part for part in parts if not is_norm(part)]
-        adapter = site_of(site.module)
-        if adapter is not None:
-            layer.adapters[site.kind] = adapter
+        holder = site_of(site.module)
+        if holder is not None and holder.active is not None:
+            layer.adapters[site.kind] = holder.adapters[holder.active]
     return list(found.values())
 
 

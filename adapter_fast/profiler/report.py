@@ -65,8 +65,8 @@ def floors(request: Request, model: nn.Module, breakdown: Breakdown, ceilings: C
     x_bytes = getattr(torch, request.dtype).itemsize
     found = []
     for layer, times in zip(layers_of(model), breakdown.layers):
-        for kind, site in layer.adapters.items():
-            adapter: Any = site.adapters[site.active]  # type: ignore[index]
+        adapters: dict[str, Any] = layer.adapters
+        for kind, adapter in adapters.items():
             shape = Shape(
                 T=request.tokens,
                 d=adapter.hidden_size,
