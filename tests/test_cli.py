@@ -29,13 +29,12 @@ def without_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import OPTConfig
+    from transformers import BloomConfig
 
     folder = tmp_path_factory.mktemp("tiny")
     write_model(folder / "model")
     write_task(folder / "task.csv")
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16, "pad_token_id": 0}
-    write_model(folder / "opt", OPTConfig(vocab_size=24, word_embed_proj_dim=16, **small))
+    write_model(folder / "bloom", BloomConfig(vocab_size=24, hidden_size=16, n_layer=1, n_head=2, pad_token_id=0))
     write_model(folder / "broken")
     (folder / "broken/model.safetensors").write_bytes(b"short")
     write_model(folder / "mute")
@@ -77,7 +76,7 @@ BAD_INPUT = {
     "void-model": ({"model": "void"}, "void' does not load: "),
     "broken-model": ({"model": "broken"}, "broken' does not load: Error while deserializing header"),
     "no-tokenizer": ({"model": "mute"}, "mute' has no tokenizer: expected tokenizer.json"),
-    "no-site": ({"model": "opt"}, "opt"),
+    "no-site": ({"model": "bloom"}, "bloom"),
     "too-long": ({"max_length": "64"}, "max_length 64 is over the model's 32 positions"),
     "bottleneck": ({"bottleneck": "0"}, "bottleneck must be at least 1, got 0"),
     "epochs": ({"epochs": "many"}, "Invalid value for '--epochs': 'many' is not a valid integer."),
@@ -101,9 +100,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_a_model_without_sites_is_told_which_were_looked_for(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(tune_arguments(tiny, tmp_path / "run", model="opt"))
+    main(tune_arguments(tiny, tmp_path / "run", model="bloom"))
     error = capsys.readouterr().err
     assert "bert" in error and "distilbert" in error
+    assert r"transformer\.h\.\d+\.mlp\.dense_4h_to_h" in error  # what could be a target
 
 
 def test_an_output_directory_in_use_is_left_alone(

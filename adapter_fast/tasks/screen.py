@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
+from .kinds.find import load_kind
 from .settings import Settings
 
 MODEL = "MiniLM-L6: BERT, 6 layers of width 384, 22.7 M parameters"
@@ -77,11 +78,17 @@ def print_checks(console: Console, summary: dict[str, Any], output: Path) -> Non
     console.print(f"\n{minutes}:{seconds:02d} minutes in all. Adapter and results.json: {output}", highlight=False)
 
 
+def say(metric: str, value: float) -> str:
+    """A metric's name and value, as screens have them."""
+    return f"{metric.replace('_', ' ').replace('f1', 'F1')} {value:.3f}"
+
+
 def print_run(console: Console, results: dict[str, Any], output: Path) -> None:
     """A tuning run's result."""
-    sizes = results["sizes"]
+    unit = load_kind(results["kind"]).unit
+    scores = ", ".join(say(metric, value) for metric, value in results["metrics"].items())
     console.print(
-        f"accuracy {results['accuracy']:.3f}, macro F1 {results['macro_f1']:.3f} on {sizes['test']:,} test texts; "
+        f"{scores} on {results['sizes']['test']:,} test {unit}; "
         f"trained {results['trained']:,} of {results['parameters']:,} parameters ({100 * results['share']:.2f} %)",
         highlight=False,
     )

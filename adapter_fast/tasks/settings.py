@@ -10,6 +10,14 @@ from .errors import UserError
 
 ADAPTER_METHODS = ("fused", "reference")
 METHODS = (*ADAPTER_METHODS, "head", "full")
+KINDS = (
+    "text-classification",
+    "token-classification",
+    "question-answering",
+    "language-modelling",
+    "image-classification",
+)
+PLACEMENTS = ("houlsby", "pfeiffer", "parallel")  # AdapterConfig's, which this file does not import for torch's sake
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 LEARNING_RATES = {"fused": 1e-3, "reference": 1e-3, "head": 3e-3, "full": 5e-5}
 
@@ -27,7 +35,7 @@ class Settings:
     lr: float | None = None
     epochs: int = 3
     batch_size: int = 32
-    max_length: int = 128
+    max_length: int | None = None
     train_size: float | None = None
     validation_size: float | None = None
     test_size: float | None = None
@@ -38,15 +46,27 @@ class Settings:
     precision: str = "auto"
     seed: int = 0
     save_steps: int | None = None
+    kind: str | None = None
+    stride: int | None = None
+    placement: str = "houlsby"
+    layers: list[int] | None = None
+    target_modules: str | None = None
+    gradient_checkpointing: bool = False
+    report_to: str = "none"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("method", METHODS), ("precision", PRECISIONS)):
+        choices = (("method", METHODS), ("precision", PRECISIONS), ("placement", PLACEMENTS), ("kind", (*KINDS, None)))
+        for name, allowed in choices:
             if getattr(self, name) not in allowed:
-                raise UserError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+                raise UserError(
+                    f"{name} must be one of {', '.join(filter(None, allowed))}, got {getattr(self, name)!r}"
+                )
         for name in ("bottleneck", "epochs", "batch_size", "max_length", "save_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}")
+        if self.stride is not None and self.stride < 0:
+            raise UserError(f"stride must be at least 0, got {self.stride}")
         for name in ("train_size", "validation_size", "test_size"):
             check_size(name, getattr(self, name))
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):

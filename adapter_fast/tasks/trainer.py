@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback, get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from ..profiler.errors import first_line
 from ..recipe import create_optimizer, training_arguments_defaults
+from .encoded import Encoded
+from .errors import UserError
+from .kinds.base import Kind
 from .memory import PeakMemory
-from .metrics import score
-from .readers import Examples
+from .models import Loaded
 from .settings import Settings
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
 WARMUP_STEPS = 3
+LOGS = "logs"
 KEPT_CHECKPOINTS = 2  # the last one may be half written when the run is killed
 
 
@@ -65,26 +70,26 @@ class StepWatch(TrainerCallback):
         self.report({"event": "predict", "batch": self.predicted})
 
 
-class Encoded(Dataset[dict[str, Any]]):
-    """Token ids cut at max_length, with class numbers; padding comes with the batch."""
-
-    def __init__(
-        self, examples: Examples, tokenizer: PreTrainedTokenizerBase, label_names: list[str], max_length: int
-    ) -> None:
-        numbers = {label: number for number, label in enumerate(label_names)}
-        encoded = tokenizer(examples.texts, truncation=True, max_length=max_length)
-        self.columns = {name: encoded[name] for name in encoded if name in tokenizer.model_input_names}
-        self.columns["labels"] = [numbers[label] for label in examples.labels]
-
-    def __len__(self) -> int:
-        return len(self.columns["labels"])
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {name: values[index] for name, values in self.columns.items()}
-
-
 class TuningTrainer(Trainer):
-    """Trainer whose optimiser is the recipe's."""
+    """Trainer whose optimiser is the recipe's, and whose metrics are the kind's, of the part being scored."""
+
+    kind: Kind
+    scores: dict[str, float]  # of the part scored last
+
+    def evaluation_loop(self, dataloader: Any, *arguments: Any, **options: Any) -> Any:
+        """Remember which part is scored: metrics such as F1 of answers need more than logits and labels."""
+        self._scored = dataloader.dataset
+        return super().evaluation_loop(dataloader, *arguments, **options)
+
+    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        """Leave out the cache of a decoder, which not every configuration names among what is no prediction."""
+        named = getattr(self.model.config, "keys_to_ignore_at_inference", [])  # type: ignore[union-attr]
+        return super().prediction_step(model, inputs, prediction_loss_only, [*named, "past_key_values"])
+
+    def score(self, prediction: Any) -> dict[str, float]:
+        """The kind's metrics of the part."""
+        self.scores = self.kind.score(np.asarray(prediction.predictions), self._scored)
+        return dict(self.scores)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over what trains, LayerNorms and biases without decay."""
@@ -94,15 +99,15 @@ class TuningTrainer(Trainer):
 
 
 def build_trainer(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
+    loaded: Loaded,
     settings: Settings,
-    parts: dict[str, Encoded | None],
+    parts: Mapping[str, Encoded | None],
     directory: Path,
     report: Report,
     save: bool,
 ) -> tuple[TuningTrainer, StepWatch]:
     """A trainer over encoded parts; `save` keeps checkpoints in the directory."""
+    kind = loaded.kind
     arguments = TrainingArguments(
         **{
             **training_arguments_defaults(),
@@ -118,22 +123,28 @@ def build_trainer(
             "save_strategy": ("steps" if settings.save_steps else "epoch") if save else "no",
             "save_steps": settings.save_steps or 500,
             "save_total_limit": KEPT_CHECKPOINTS,
-            "report_to": "none",
+            "report_to": settings.report_to,
             "disable_tqdm": True,
             "dataloader_pin_memory": torch.cuda.is_available(),
             **precision_arguments(settings.precision),
+            **_checkpointing(settings.gradient_checkpointing),
         }
     )
     watch = StepWatch(report)
     trainer = TuningTrainer(
-        model=model,
+        model=loaded.model,
         args=arguments,
         train_dataset=parts["train"],
         eval_dataset=parts["validation"],
-        data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=lambda prediction: score(np.asarray(prediction.predictions), np.asarray(prediction.label_ids)),
+        data_collator=kind.collator(loaded.processor, settings),
+        compute_metrics=lambda prediction: trainer.score(prediction),
+        preprocess_logits_for_metrics=kind.reduce,
         callbacks=[watch],
     )
+    trainer.kind = kind
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(directory.parent / LOGS)  # in the checkpoints' folder they would go with it
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer, watch
@@ -143,7 +154,23 @@ def precision_arguments(precision: str) -> dict[str, bool]:
     """auto is bf16 on a GPU that has it, and fp32 elsewhere."""
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
-    return {"bf16": precision == "bf16", "fp16": precision == "fp16"}
+    on_cpu = precision == "bf16" and not torch.cuda.is_available()  # transformers wants to be told that this is meant
+    return {"bf16": precision == "bf16", "fp16": precision == "fp16", "use_cpu": on_cpu}
+
+
+def _checkpointing(wanted: bool) -> dict[str, bool]:
+    """The option by its name in this version of transformers."""
+    names = {field.name for field in fields(TrainingArguments)}
+    return {"activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing": wanted}
+
+
+def check_reporting(report_to: str) -> None:
+    """Raise unless transformers knows this logger and its package is installed."""
+    try:
+        for callback in get_reporting_integration_callbacks(report_to):
+            callback()
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise UserError(f"report_to {report_to!r}: {first_line(error)}") from error
 
 
 def median_step(seconds: list[float]) -> float | None:

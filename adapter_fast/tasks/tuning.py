@@ -21,10 +21,10 @@ from ..checkpoint import save_adapters
 from ..placement import adapter_summary
 from ..profiler.quiet import quiet_transformers
 from .errors import UserError
-from .models import check_max_length, load_model, prepare
+from .models import Loaded, check_max_length, load_model, prepare
 from .settings import ADAPTER_METHODS, Settings, differences
 from .splits import load_task
-from .trainer import Encoded, Report, TuningTrainer, build_trainer, median_step, precision_arguments
+from .trainer import Report, TuningTrainer, build_trainer, check_reporting, median_step, precision_arguments
 
 RUN_FILE = "run.json"
 RESULTS_FILE = "results.json"
@@ -35,7 +35,11 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gives: its record, as written, and the test logits it was scored on."""
+    """What a run gives: its record, as written, and what it was scored on: the test part's logits.
+
+    For question answering these are start and end logits, [windows, L, 2]; for language modelling each block's summed
+    loss and its number of tokens, [blocks, 2].
+    """
 
     results: dict[str, Any]
     logits: np.ndarray
@@ -67,36 +71,40 @@ def _tune(settings: Settings, output: Path, resume: bool, checkpoints: bool, rep
     check_output(output, settings, resume)
     data = load_task(settings)
     set_seed(settings.seed)
-    model, tokenizer, new_parameters = load_model(settings.model, data.label_names)
-    check_max_length(model, tokenizer, settings.max_length)
-    prepare(model, settings)
+    loaded = load_model(settings.model, data.kind, data.label_names)
+    model, processor, kind, new_parameters = loaded
+    check_max_length(loaded, settings)
+    prepare(loaded, settings)
+    check_reporting(settings.report_to)
     parts = {
-        name: None if part is None else Encoded(part, tokenizer, data.label_names, settings.max_length)
+        name: None if part is None else kind.encode(part, processor, data.label_names, settings)
         for name, part in (("train", data.train), ("validation", data.validation))
     }
-    test = Encoded(data.test, tokenizer, data.label_names, settings.max_length)
+    test = kind.encode(data.test, processor, data.label_names, settings)
     if precision_arguments(settings.precision)["fp16"] and not torch.cuda.is_available():
         raise UserError("precision fp16 needs a GPU, and there is none: expected auto, fp32 or bf16")
     _claim(output, settings)
     report({"event": "ready", "sizes": data.sizes(), "labels": len(data.label_names), "new": new_parameters})
-    trainer, watch = build_trainer(model, tokenizer, settings, parts, output / CHECKPOINTS, report, save=checkpoints)
+    trainer, watch = build_trainer(loaded, settings, parts, output / CHECKPOINTS, report, save=checkpoints)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=last_checkpoint(output / CHECKPOINTS) if resume else None)
     train_seconds = time.perf_counter() - start
     report({"event": "evaluate"})
     prediction = trainer.predict(test, metric_key_prefix="test")
     logits = np.asarray(prediction.predictions, dtype=np.float32)
-    metrics = prediction.metrics or {}
+    metrics = trainer.scores
     results = {
+        "kind": data.kind_name,
         "settings": settings.to_dict(),
         "learning_rate": settings.learning_rate,
+        "max_length": kind.length(settings),
         "label_names": data.label_names,
         "sizes": data.sizes(),
         **count_parameters(model),
         "backends": backends(model, settings),
-        "accuracy": metrics["test_accuracy"],
-        "macro_f1": metrics["test_macro_f1"],
-        "validation": _history(trainer, "eval_accuracy"),
+        "metrics": metrics,
+        **(metrics if data.kind_name == "text-classification" else {}),
+        "validation": _history(trainer, f"eval_{next(iter(metrics))}"),
         "losses": [loss for _, loss in _history(trainer, "loss")],
         "step_seconds": median_step(watch.seconds),
         "train_seconds": train_seconds,
@@ -104,7 +112,7 @@ def _tune(settings: Settings, output: Path, resume: bool, checkpoints: bool, rep
         "peak_meaning": watch.peak.meaning,
         **environment(),
     }
-    _finish(output, model, tokenizer, settings, results)
+    _finish(output, loaded, settings, results)
     return Outcome(results, logits)
 
 
@@ -148,15 +156,15 @@ def _claim(output: Path, settings: Settings) -> None:
         raise UserError(f"output directory {output} cannot be written: {error.strerror}") from None
 
 
-def _finish(output: Path, model: nn.Module, tokenizer: Any, settings: Settings, results: dict[str, Any]) -> None:
+def _finish(output: Path, loaded: Loaded, settings: Settings, results: dict[str, Any]) -> None:
     if settings.method in ADAPTER_METHODS:
-        save_adapters(model, output / ADAPTER)
+        save_adapters(loaded.model, output / ADAPTER)
         results["saved_bytes"] = folder_bytes(output / ADAPTER)
     else:
         fresh = output / f".{MODEL}.new"
         shutil.rmtree(fresh, ignore_errors=True)
-        model.save_pretrained(fresh)  # type: ignore[operator]
-        tokenizer.save_pretrained(fresh)
+        loaded.model.save_pretrained(fresh)  # type: ignore[operator]
+        loaded.processor.save_pretrained(fresh)
         shutil.rmtree(output / MODEL, ignore_errors=True)
         os.replace(fresh, output / MODEL)
         results["saved_bytes"] = folder_bytes(output / MODEL)

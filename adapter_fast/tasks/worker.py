@@ -38,9 +38,9 @@ def _do(job: dict[str, Any], report: Any) -> dict[str, Any]:
 
         from .reload import score_saved
 
-        accuracy, logits = score_saved(job["directory"], report)
+        metrics, logits = score_saved(job["directory"], report)
         trained = np.load(job["logits"], allow_pickle=False)
-        return {"accuracy": accuracy, "logit_difference": float(np.abs(logits - trained).max())}
+        return {"accuracy": metrics["accuracy"], "logit_difference": float(np.abs(logits - trained).max())}
 
     settings = Settings(**job["settings"])
     import numpy as np

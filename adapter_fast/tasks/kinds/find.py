@@ -1,0 +1,70 @@
+"""Which kind of task the data is for, where the user does not say, and the kind by its name."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import readers, sentences, squad
+from ..corpora import CORPORA
+from ..errors import UserError
+from ..settings import Settings
+
+if TYPE_CHECKING:
+    from .base import Kind
+
+CLASSES = {
+    "text-classification": ("text", "TextClassification"),
+    "token-classification": ("tokens", "TokenClassification"),
+    "question-answering": ("answers", "QuestionAnswering"),
+    "language-modelling": ("language", "LanguageModelling"),
+    "image-classification": ("images", "ImageClassification"),
+}
+BY_SUFFIX = {
+    **dict.fromkeys(readers.DELIMITERS, "text-classification"),
+    **dict.fromkeys(sentences.COLUMN_SUFFIXES, "token-classification"),
+    **dict.fromkeys(squad.SUFFIXES, "question-answering"),
+    ".txt": "language-modelling",
+}
+
+
+def load_kind(name: str) -> Kind:
+    """The kind of this name."""
+    module, kind = CLASSES[name]
+    return getattr(import_module(f".{module}", __package__), kind)()
+
+
+def kind_name(settings: Settings) -> str:
+    """The kind that was asked for, or the one that the task's data is plainly for.
+
+    A file's ending tells, and for .jsonl the first line's fields; a folder holds images.
+    """
+    path = Path(settings.task)
+    suffix = path.suffix.lower()
+    if settings.kind is not None:
+        return settings.kind
+    if settings.task in CORPORA:
+        return "text-classification"
+    if suffix == ".jsonl":
+        return _by_fields(path, settings)
+    if suffix in BY_SUFFIX:
+        return BY_SUFFIX[suffix]
+    if path.is_dir():
+        return "image-classification"
+    known = ", ".join(dict.fromkeys([*readers.SUFFIXES, *BY_SUFFIX]))
+    expected = f"{', '.join(CORPORA)}, a file ending in {known}, or a folder of images"
+    raise UserError(f"unknown task {settings.task!r}: expected {expected}")
+
+
+def _by_fields(path: Path, settings: Settings) -> str:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            first = json.loads(next((line for line in file if line.strip()), ""))
+    except (OSError, ValueError):
+        first = None  # what is wrong with it, the reader says
+    fields = set(first) if isinstance(first, dict) else set()
+    if fields >= {sentences.TOKENS, sentences.TAGS}:
+        return "token-classification"
+    return "language-modelling" if fields == {settings.text_column} else "text-classification"
