@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,7 +89,7 @@ def bench(
             if suite == "all"
             else benches(suite, device, dtype=dtype, quick=quick)
         )
-        with _progress(len(work)) as report:
+        with _ctrl_c(run), _progress(len(work)) as report:
             outcomes = list(run.run(work, report).values())
     except KeyboardInterrupt:
         kept = f"what was measured is in {output}; go on with --resume" if output else "nothing was written"
@@ -99,6 +101,27 @@ def bench(
     except (ResultsError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     _finish(console, run, outcomes)
+
+
+@contextmanager
+def _ctrl_c(run: Run) -> Iterator[None]:
+    """The first Ctrl-C stops the run at its next step, the second where it falls.
+
+    An exception that falls into torch.compile may be dropped in a weak reference's callback, turned into another error,
+    or end the process.
+    """
+
+    def stop(*_: object) -> None:
+        run.stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Straight to the file: the signal may fall into a print.
+        os.write(2, b"\nadapter-fast: stopping after this step; Ctrl-C again stops at once\n")
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _finish(console: Console, run: Run, outcomes: list[Outcome]) -> None:

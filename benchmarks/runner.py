@@ -47,7 +47,16 @@ class Run:
         self.origin = provenance(self.device)
         self.start = time.monotonic()
         self.longest = 0.0
+        self._stopped = False
         self._ceilings: dict[str, Ceilings] = {}
+
+    def stop(self) -> None:
+        """End the run at its next step: may be called by a signal's handler or another thread."""
+        self._stopped = True
+
+    def _step(self) -> None:
+        if self._stopped:
+            raise KeyboardInterrupt
 
     def ceilings(self, dtype: str) -> Ceilings:
         """Copy bandwidth and matrix rate of this run, measured when first asked for."""
@@ -62,8 +71,8 @@ class Run:
         A case's rows are written when the last of its phases is done. `report` is called before each phase.
 
         Raises:
-            WrongResult: ours are wrong. ResultsError: resume on a file of another schema. What was written before
-            stays.
+            WrongResult: ours are wrong. ResultsError: resume on a file of another schema. KeyboardInterrupt: stop()
+            was called. What was written before stays.
         """
         cases: dict[tuple[str, str], list[Bench]] = {}
         for bench in benches:
@@ -81,6 +90,7 @@ class Run:
             for bench in phases:
                 report(bench)
                 rows += self.measure(bench)
+                self._step()  # what was stopped on the way may not be what is measured
             self.longest = max(self.longest, time.monotonic() - began)
             outcome.rows = merge(outcome.rows, rows, [name for other, name in cases if other == suite])
             outcome.write()
@@ -112,6 +122,7 @@ class Run:
         ceilings = self.ceilings(bench.dtype)
         ready, absent = self._ready(bench)
         try:
+            self._step()
             peaks = self._peaks(ready, absent)
             rows = []
             for mode in bench.modes or ("eager",):
@@ -142,6 +153,8 @@ class Run:
         ready: dict[str, Contender] = {}
         absent: dict[str, str] = {}
         for name, factory in bench.contenders.items():
+            if self._stopped:
+                break  # measure() closes those that are ready, then ends
             if self.providers is not None and name not in self.providers:
                 continue
             contender = None
@@ -165,6 +178,7 @@ class Run:
         """Peak bytes of each; who fails goes from `ready` to `absent`."""
         peaks = {}
         for name, contender in list(ready.items()):
+            self._step()
             try:
                 peaks[name] = contender.peak()
             except Exception as error:  # as above
@@ -177,6 +191,7 @@ class Run:
         samplers: dict[str, Sampler] = {}
         failed: dict[str, str] = {}
         for name, contender in ready.items():
+            self._step()
             try:
                 sampler = contender.sampler(mode)
                 if sampler is not None:
@@ -189,12 +204,23 @@ class Run:
         try:
             while True:  # again from the start, without whoever fails on the way: a process that ends
                 try:
-                    return interleave({name: _named(name, one) for name, one in samplers.items()}, bench.rounds), failed
+                    timed = {name: self._named(name, one) for name, one in samplers.items()}
+                    return interleave(timed, bench.rounds), failed
                 except _SamplerError as error:
                     failed[error.name] = _reason(error.__cause__)
                     del samplers[error.name]
         finally:
             gc.enable()
+
+    def _named(self, name: str, sampler: Sampler) -> Sampler:
+        def sample() -> float:
+            self._step()
+            try:
+                return sampler()
+            except Exception as error:
+                raise _SamplerError(name) from error
+
+        return sample
 
     def _row(
         self, bench: Bench, provider: str, mode: str, ceilings: Ceilings, note: str, parameters: int | None
@@ -270,16 +296,6 @@ class _SamplerError(Exception):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
-
-
-def _named(name: str, sampler: Sampler) -> Sampler:
-    def sample() -> float:
-        try:
-            return sampler()
-        except Exception as error:
-            raise _SamplerError(name) from error
-
-    return sample
 
 
 def _reason(error: BaseException | None) -> str:

@@ -53,7 +53,10 @@ def counters(device: torch.device, n: int) -> torch.Tensor | None:
         if arena is None:
             if capturing:
                 return None
-            arena = _arenas[device] = _Arena(torch.zeros(ARENA, dtype=torch.int32, device=device))
+            arena = _Arena(torch.zeros(ARENA, dtype=torch.int32, device=device))
+            if on_gpu:  # other streams, and graphs, will not wait for this one's memset
+                torch.cuda.current_stream(device).synchronize()
+            _arenas[device] = arena
         if capturing:
             return arena.take(n)
         mine = arena.by_stream.get(stream)

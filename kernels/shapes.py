@@ -47,7 +47,8 @@ class Problem:
     D, M: hidden and bottleneck size; x_bytes, w_bytes: bytes of one element of x and of the weights;
     precision: "ieee" or "tf32", of float32 products; arch: "sm_90", "gfx942", …; sms: its multiprocessors;
     l2_bytes: its last-level cache; aligned: every row of every tensor starts at a multiple of 16 bytes;
-    tokens: one of TOKENS; device: index of the GPU; optional: forms asked for; forced: phases with a given choice.
+    tokens: one of TOKENS; device: index of the GPU; optional: forms asked for; unavailable: forms that this Triton or
+    the interpreter cannot run; forced: phases with a given choice.
     """
 
     D: int
@@ -62,6 +63,7 @@ class Problem:
     tokens: int = TOKENS[-1]
     device: int = 0
     optional: tuple[str, ...] = ()
+    unavailable: tuple[str, ...] = ()
     forced: tuple[tuple[str, LaunchConfig], ...] = ()
 
     def __hash__(self) -> int:

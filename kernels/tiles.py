@@ -151,7 +151,7 @@ def _optional(config: LaunchConfig, problem: Problem) -> LaunchConfig:
         if problem.tokens == TOKENS[0]:
             return LaunchConfig("sliced", 64, block_d, config.BLOCK_M, 8, 1, partial_sums=True)
         return replace(config, BLOCK_D=block_d, num_stages=stages, partial_sums=True)
-    if "resident" in problem.optional:
+    if "resident" in problem.optional and "resident" not in problem.unavailable:
         return resident_tiles.tiles(problem.D, problem.M) or config
     return config
 

@@ -1,7 +1,8 @@
 """Measured choices of tiles: the rows that benchmarks/tune.py wrote to tuned/<arch>.json, and the rule around them.
 
 A row serves its own architecture, kind of product and padded bottleneck. Outside of what was measured the nearest
-hidden size within a factor of two serves, then the nearest number of tokens; for the rest tiles.py has its rules.
+hidden size within a factor of two serves, then the nearest number of tokens; for the rest tiles.py has its rules. The
+rows of a shape serve for all numbers of tokens or for none: rows and rules may sum a row in different orders.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,18 @@ def choice(phase: Phase, problem: Problem) -> LaunchConfig | None:
     if abs(math.log2(nearest / problem.D)) > 1:
         return None
     by_tokens = by_hidden[nearest]
-    config = by_tokens[min(by_tokens, key=lambda tokens: (abs(math.log2(tokens / problem.tokens)), tokens))]
-    return config if fits(config, problem) else None
+
+    def row(tokens: int) -> LaunchConfig:
+        return by_tokens[min(by_tokens, key=lambda measured: (abs(math.log2(measured / tokens)), measured))]
+
+    whole = all(fits(row(tokens), replace(problem, tokens=tokens)) for tokens in TOKENS)
+    return row(problem.tokens) if whole else None
 
 
 def fits(config: LaunchConfig, problem: Problem) -> bool:
-    """Whether a choice measured at one hidden size can be launched at this one."""
+    """Whether a choice measured at one hidden size can be launched at this one, here."""
+    if config.form in problem.unavailable:
+        return False
     if config.form == "sliced":
         return -(-problem.tokens // config.BLOCK_T) * -(-problem.D // config.BLOCK_D) <= problem.sms
     return config.form != "resident" or (problem.D % config.BLOCK_D == 0 and problem.M == config.BLOCK_M)

@@ -44,6 +44,10 @@ AMD = """
 """
 
 
+WGMMA = {"wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16": 2}
+OLD = {"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32": 24}
+
+
 def reading(**changes):
     base = {
         "arch": "sm_90",
@@ -54,7 +58,7 @@ def reading(**changes):
         "registers": 90,
         "shared": 32768,
         "blocks_per_sm": 5,
-        "tensor_ops": {"wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16": 2},
+        "tensor_ops": WGMMA,
     }
     return Reading(**{**base, **changes})
 
@@ -103,11 +107,19 @@ def test_amd_texts_are_read(private, scalar, vector, spill):
         ({"shared": 232449}, "wants 232449 bytes of shared memory, a block has 232448"),
         ({"tensor_ops": {}}, "no tensor-core instruction"),
         ({"tensor_ops": {}, "expects_tensor_core": False}, None),
+        ({"tensor_ops": OLD, "labels": {"x_dtype": "bf16", "BLOCK_T": 64}}, "where every dot should be wgmma"),
+        ({"tensor_ops": OLD | WGMMA, "labels": {"x_dtype": "fp16", "BLOCK_T": 128}}, "mma.sync.aligned.m16n8k16"),
+        ({"tensor_ops": {}, "labels": {"x_dtype": "bf16", "BLOCK_T": 64}}, "no tensor-core instruction"),
+        ({"tensor_ops": WGMMA, "labels": {"x_dtype": "bf16", "BLOCK_T": 64}}, None),
+        ({"tensor_ops": OLD, "labels": {"x_dtype": "bf16", "BLOCK_T": 32}}, None),
+        ({"tensor_ops": OLD, "labels": {"x_dtype": "fp32", "BLOCK_T": 64}}, None),
+        ({"tensor_ops": OLD, "labels": {"x_dtype": "bf16", "BLOCK_T": 64}, "arch": "sm_120"}, None),
         ({"error": "PTXASError: C7602"}, "C7602"),
     ],
 )
 def test_gate(changes, words):
-    found = faults(reading(**changes), ARCHS["sm_90"])
+    made = reading(**changes)
+    found = faults(made, ARCHS[made.arch])
     assert len(found) == (words is not None)
     assert words is None or words in found[0]
 

@@ -177,7 +177,7 @@ def distinct_tiles():
 @pytest.mark.parametrize("m, chosen", distinct_tiles(), ids=lambda v: None if isinstance(v, int) else "tiles")
 def test_every_tile_choice(m, chosen):
     with forced(**dict(zip(PHASES, chosen))):
-        assert_case(fused_adapter, Case(131 if m < 256 else 67, 72, m - 1, torch.float32, scale=0.5))
+        assert_case(fused_adapter, Case(131, 72, m - 1, torch.float32, scale=0.5))
 
 
 def test_several_runs_of_tokens_and_a_ragged_last_one(monkeypatch):

@@ -17,6 +17,7 @@ import adapter_fast
 ROOT = Path(__file__).parents[1]
 TARGETS = ["install", "demo", "test", "lint", "aot", "aot-quick", "bench", "gpu-check", "gpu-bench"]
 COPIED = ["adapter_fast", "kernels", "tests", "benchmarks", "setup.py", "pyproject.toml", "LICENSE"]
+TUNED = "kernels/tuned/sm_0.json"  # as `make gpu-tune` leaves one for each architecture
 
 # Stands for Hugging Face's `kernels` 0.18.2: whatever transformers imports from it is there.
 STUB = """
@@ -52,6 +53,8 @@ def checkout(tmp_path_factory):
             shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=skip)
         else:
             shutil.copy(ROOT / name, copy / name)
+    (copy / TUNED).parent.mkdir(exist_ok=True)
+    (copy / TUNED).write_text("[]")
     return copy
 
 
@@ -94,6 +97,16 @@ def test_wheel_holds_our_package_and_nothing_beside_it(wheel):
     }
     assert {re.split(r"[><=; ]", need)[0] for need in needs} == {"torch", "triton", "transformers", "safetensors"}
     assert "adapter-fast = adapter_fast.cli:main" in entries
+
+
+def test_measured_tiles_are_installed_where_there_are_any(checkout, wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        assert f"adapter_fast/{TUNED}" in archive.namelist()
+    bare = tmp_path / "bare"
+    shutil.copytree(checkout, bare, symlinks=True, ignore=shutil.ignore_patterns("tuned", "build", "*.egg-info"))
+    run(sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "lib"), cwd=bare)
+    built = {path.relative_to(tmp_path / "lib").as_posix() for path in (tmp_path / "lib").rglob("*.py")}
+    assert built == sources()
 
 
 def test_wheel_works_from_elsewhere(wheel, tmp_path):

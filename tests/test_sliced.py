@@ -14,7 +14,7 @@ from together import together
 from adapter_fast import fused_adapter
 from adapter_fast.checks import ACTIVATIONS
 from adapter_fast.kernels import arena
-from adapter_fast.kernels.shapes import LaunchConfig, Problem
+from adapter_fast.kernels.shapes import LaunchConfig, Problem, padded
 from adapter_fast.kernels.sliced import launch_sliced
 from adapter_fast.kernels.tiles import forced
 from adapter_fast.ops.eager import _activate, _slope
@@ -24,10 +24,6 @@ from adapter_fast.testing import Canary, Case, assert_within_budget, call, in_fl
 pytestmark = pytest.mark.usefixtures("poison")
 
 TILES = LaunchConfig("sliced", 16, 32, 16, 8, 1)
-
-
-def padded(m):
-    return max(16, 1 << (m - 1).bit_length())
 
 
 def setting(case, two_launches=True, sms=64, aligned=False):
@@ -248,6 +244,12 @@ def gpu(monkeypatch):
         stream, capturing = 7, False
         device = torch.device("cuda", 0)
 
+        def __init__(self):
+            self.log = []
+
+        def synchronize(self):
+            self.log.append(f"waited for stream {self.stream}")
+
         @property
         def cuda_stream(self):
             return self.stream
@@ -256,7 +258,12 @@ def gpu(monkeypatch):
     monkeypatch.setattr(arena, "_arenas", {})
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: gpu)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: gpu.capturing)
-    monkeypatch.setattr(torch, "zeros", lambda n, dtype, device: zeros(n, dtype=dtype))
+
+    def cleared(n, dtype, device):
+        gpu.log.append(f"cleared on stream {gpu.stream}")
+        return zeros(n, dtype=dtype)
+
+    monkeypatch.setattr(torch, "zeros", cleared)
     return gpu
 
 
@@ -280,6 +287,13 @@ def test_a_stream_keeps_its_counters(gpu):
     gpu.stream = 7
     assert arena.counters(gpu.device, 5).data_ptr() == first.data_ptr()
     assert_apart(arena.counters(gpu.device, 1000), other)
+
+
+def test_counters_are_zero_before_any_stream_has_them(gpu):
+    arena.counters(gpu.device, 5)
+    gpu.stream = 8
+    arena.counters(gpu.device, 5)
+    assert gpu.log == ["cleared on stream 7", "waited for stream 7"]
 
 
 def test_a_captured_launch_has_counters_of_its_own(gpu):

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
 
 from adapter_fast.kernels import tuned
 from adapter_fast.kernels.shapes import TOKENS, LaunchConfig, Problem, bucket, family, padded
@@ -18,9 +19,11 @@ from adapter_fast.kernels.tiles import (
     forced_choices,
     programs,
     requested_forms,
+    ruled,
     select_tiles,
     split_count,
 )
+from adapter_fast.ops import launch
 
 KERNELS = Path(__file__).resolve().parents[1] / "kernels"
 
@@ -238,6 +241,88 @@ def test_a_measured_row_comes_first_and_serves_its_neighbours(measured):
     others = {"D": 2048}, {"M": 128}, {"w_bytes": 4}, {"arch": "sm_80"}, {"aligned": False}
     for change in others:
         assert chosen(**change).BLOCK_D != 128, change
+
+
+FUSED = ROW | {"BLOCK_T": 64, "BLOCK_D": 64, "num_warps": 4, "num_stages": 3, "partial_sums": True}
+SLICED = FUSED | {"tokens": 128, "form": "sliced", "programs_per_sm": 0}
+RESIDENT = FUSED | {"form": "resident", "programs_per_sm": 0, "partial_sums": False}
+
+
+@pytest.mark.parametrize(
+    ("rows", "here", "elsewhere"),
+    [
+        ([SLICED, FUSED | {"tokens": 2048}], {}, {"sms": 8}),  # 24 programs that wait for each other
+        ([FUSED | {"tokens": 128, "partial_sums": False}, RESIDENT], {}, {"D": 800}),
+        ([FUSED | {"tokens": 128, "partial_sums": False}, RESIDENT], {"D": 1024}, {"M": 40}),
+        ([FUSED | {"tokens": 128, "partial_sums": False}, RESIDENT], {}, {"unavailable": ("resident",)}),
+    ],
+)
+def test_measured_rows_serve_for_all_numbers_of_tokens_or_for_none(measured, rows, here, elsewhere):
+    def served(**changes):
+        problem = replace(Problem(768, 64, 2, 2, "ieee", "sm_90"), **changes)
+        problems = [replace(problem, tokens=tokens) for tokens in TOKENS]
+        assert len({select_tiles("forward", one).order for one in problems}) == 1
+        return [select_tiles("forward", one) == ruled("forward", one) for one in problems]
+
+    measured(*rows)
+    assert not any(served(**here))
+    assert all(served(**elsewhere))
+
+
+def test_the_resident_form_is_asked_for_in_vain_where_it_cannot_run():
+    problem = Problem(768, 64, 2, 2, "ieee", "sm_90", optional=("resident",))
+    assert select_tiles("forward", problem).form == "resident"
+    without = replace(problem, unavailable=("resident",))
+    assert select_tiles("forward", without) == select_tiles("forward", replace(without, optional=()))
+
+
+def phrase(d, m, T=4, dtype=torch.float16):
+    """What explain() says of the launches under the interpreter, which takes the tiles of sm_90."""
+    return launch.launch_form(torch.device("cpu"), dtype, dtype, T, d, m)
+
+
+def test_a_measured_form_is_not_called_untried(measured, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "sliced")
+    assert "the sliced form, asked for, and not run on any GPU yet" in phrase(128, 64)
+    measured(SLICED | {"D": 128}, FUSED | {"D": 128, "tokens": 2048})
+    assert phrase(128, 64) == "one fused launch each way at m = 64; the sliced form, measured"
+    monkeypatch.delenv(VARIABLE)
+    assert phrase(128, 64) == "one fused launch each way at m = 64; the sliced form, measured"
+
+
+def test_why_there_are_two_launches(measured):
+    assert phrase(768, 512) == "two launches for forward and dx at m = 512: a fused tile of that width does not fit"
+    by_model = "by the model of traffic they move less than one, which is not measured yet"
+    assert phrase(768, 200) == f"two launches for forward and dx at m = 200: {by_model}"
+    assert phrase(768, 256, dtype=torch.float32).startswith("two launches for forward and dx at m = 256: a fused tile")
+    measured(FUSED | {"M": 256, "form": "split", "BLOCK_M": 128, "partial_sums": False, "programs_per_sm": 0})
+    two = "two launches for forward at m = 256: measured; two launches for dx at m = 256: by the model"
+    assert phrase(768, 256).startswith(two)
+    with forced(forward=LaunchConfig("split", 16, 32, 16, 4, 1)):
+        assert phrase(768, 64) == "two launches for forward at m = 64: forced"
+
+
+@pytest.fixture
+def hopper(monkeypatch):
+    """ops/launch.py finds a GPU of sm_90 at every index."""
+    monkeypatch.setattr(launch, "_device", lambda index: ("sm_90", 132, 50 * 2**20))
+    launch._problem.cache_clear()
+    yield torch.device("cuda", 0)
+    launch._problem.cache_clear()
+
+
+def test_the_resident_form_is_for_compiled_kernels_of_the_versions_it_was_tried_with(hopper, monkeypatch):
+    pytest.importorskip("triton")
+    found = lambda device: launch.problem(device, torch.float16, torch.float16, 4, 768, 64).unavailable  # noqa: E731
+    assert found(torch.device("cpu")) == ("resident",)
+    for version, expected in (("3.9.0", ()), ("3.6.0", ()), ("3.7.1", ("resident",))):
+        monkeypatch.setattr("triton.__version__", version)
+        launch._problem.cache_clear()
+        assert found(hopper) == expected, version
+    monkeypatch.setenv(VARIABLE, "resident")
+    assert phrase(768, 64) == "one fused launch each way at m = 64; no resident form: the interpreter has no Gluon"
+    there = launch.launch_form(hopper, torch.float16, torch.float16, 4, 768, 64)
+    assert there.endswith("no resident form: it is made for Triton 3.6 and 3.9, and this is 3.7.1")
 
 
 def test_a_tuned_table_is_checked():

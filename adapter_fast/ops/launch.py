@@ -71,6 +71,7 @@ def _problem(
         tokens=tokens,
         device=index,
         optional=optional,
+        unavailable=("resident",) if _without_gluon(index) else (),
         forced=forced,
     )
 
@@ -109,23 +110,17 @@ def problem(
         tiles.bucket(T),
         precision,
         aligned,
-        _at_hand(tiles.requested_forms(), index),
+        tiles.requested_forms(),
         tiles.forced_choices(),
     )
 
 
-@cache
-def _at_hand(forms: tuple[str, ...], index: int) -> tuple[str, ...]:
-    """The forms asked for, less what this Triton or the interpreter cannot run."""
-    return tuple(form for form in forms if form != "resident" or not _without_gluon(index))
-
-
 def _without_gluon(index: int) -> str:
     """Why the resident form cannot be had, or nothing."""
-    import triton
-
     if index < 0:
         return "the interpreter has no Gluon"
+    import triton
+
     if not _kernels("resident_tiles").available(triton.__version__):
         return f"it is made for Triton 3.6 and 3.9, and this is {triton.__version__}"
     return ""
@@ -139,23 +134,38 @@ def _on(device: torch.device) -> AbstractContextManager:
 
 
 def launch_form(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dtype, T: int, d: int, m: int) -> str:
-    """One phrase on how many launches the two directions take."""
-    select_tiles = _kernels("tiles").select_tiles
+    """One phrase on how many launches the two directions take, and why."""
+    tiles = _kernels("tiles")
     setting = problem(device, dtype, weight_dtype, T, d, m)
-    forward, dx = select_tiles("forward", setting), select_tiles("dx", setting)
-    queue = select_tiles("queue", setting)
-    which = [name for name, config in (("forward", forward), ("dx", dx)) if config and config.form == "split"]
-    phrase = f"one fused launch each way at m = {m}"
-    if which:
-        phrase = f"two launches for {' and '.join(which)} at m = {m}: a fused tile of that width does not fit"
-    special = [config.form for config in (forward, queue) if config and config.form in ("resident", "sliced", "queue")]
-    if special:
-        # Without a measurement only the user's own choice leads there.
-        why = "asked for, and not run on any GPU yet" if set(special) & set(setting.optional) else "measured"
-        phrase += f"; the {' and '.join(special)} form, {why}"
-    if "resident" in _kernels("tiles").requested_forms() and "resident" not in setting.optional:
-        phrase += f"; no resident form: {_without_gluon(setting.device)}"
-    return phrase
+    chosen = {phase: tiles.select_tiles(phase, setting) for phase in ("forward", "dx", "queue")}
+    split: dict[str, list[str]] = {}
+    for phase, config in chosen.items():
+        if config and config.form == "split":
+            split.setdefault(_why(phase, config, setting), []).append(phase)
+    phrases = [f"two launches for {' and '.join(phases)} at m = {m}: {why}" for why, phases in split.items()]
+    phrases = phrases or [f"one fused launch each way at m = {m}"]
+    phrases += [
+        f"the {config.form} form, {_why(phase, config, setting)}"
+        for phase, config in chosen.items()
+        if config and config.form in tiles.OPTIONAL_FORMS
+    ]
+    if "resident" in setting.optional and "resident" in setting.unavailable:
+        phrases.append(f"no resident form: {_without_gluon(setting.device)}")
+    return "; ".join(phrases)
+
+
+def _why(phase: str, config: LaunchConfig, setting: Problem) -> str:
+    """Where a choice that is not the fused form comes from."""
+    shapes = _kernels("shapes")
+    if (phase, config) in setting.forced:
+        return "forced"
+    if config == _kernels("tuned").choice(phase, setting):
+        return "measured"
+    if config.form != "split":
+        return "asked for, and not run on any GPU yet"
+    if (shapes.family(setting.arch), shapes.kind(setting), shapes.padded(setting.M)) in _kernels("tables").BY_MODEL:
+        return "by the model of traffic they move less than one, which is not measured yet"
+    return "a fused tile of that width does not fit"
 
 
 def forward(

@@ -5,5 +5,5 @@
     python -m benchmarks.aot --output benchmarks/results/aot        keep the readings as JSON
 
 Exit code 1 lists the cases that spill, want more shared memory than a block can have, do not assemble, or hold a
-16-bit dot that the compiler put on no tensor core.
+16-bit dot that the compiler put on no tensor core, or on sm_90 with 64 tokens a tile on anything but wgmma.
 """
