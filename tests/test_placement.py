@@ -352,7 +352,7 @@ def test_removal_leaves_other_peoples_hooks():
     dropout.register_forward_hook(other)
     adapt = add_adapters(model, CONFIG)
     dropout.register_forward_hook(other)
-    assert list(dropout._forward_hooks.values()) == [run_site, other, other]
+    assert list(dropout._forward_hooks.values()) == [other, run_site, other]
     remove_adapters(adapt)
     assert list(dropout._forward_hooks.values()) == [other, other]
 

@@ -140,14 +140,17 @@ def _guard_hooks() -> None:
             torch.compiler.reset()
 
 
-def attach(module: nn.Module) -> AdapterSite:
-    """Give a module an empty site and the hook; returns the site."""
+def attach(module: nn.Module, first: bool = False) -> AdapterSite:
+    """Give a module an empty site and the hook; returns the site.
+
+    first: ahead of hooks that are there already. So behind a whole layer, for transformers collects hidden states by
+    hooks on it; but behind a linear layer tensor parallelism's hook, which gathers its output, has to come before.
+    """
     _guard_hooks()
     site = AdapterSite()
     site.train(module.training)
     setattr(module, CHILD, site)
-    # First, so that who collects outputs by hooks (transformers' output_hidden_states) collects adapted ones.
-    module.register_forward_hook(run_site, prepend=True)
+    module.register_forward_hook(run_site, prepend=first)
     return site
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from ..adapter import FusedAdapter, ReferenceAdapter
 from ..config import AdapterConfig
 from .container import INLET, AdapterSite, Inlet, attach, attach_inlet, detach, detach_inlet, site_of, sites_in
+from .sharded import refuse_fully_sharded
 from .sites import Site, find_sites
 from .state import ATTRIBUTE, AdapterState, activate, find_state, require_state, unwrap
 
@@ -90,6 +91,7 @@ def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> 
     if not isinstance(config, AdapterConfig):
         raise TypeError(f"config must be an AdapterConfig, got {type(config).__name__}")
     check_new_name(base, name)
+    refuse_fully_sharded(base, "add_adapters")
     sites = find_sites(base, config)
     built = [(site, _build(site, config)) for site in sites]
     state = find_state(base)
@@ -98,7 +100,7 @@ def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> 
         state = AdapterState(requires_grad=flags)
         setattr(base, ATTRIBUTE, state)
     for site, adapter in built:
-        holder = site_of(site.module) or attach(site.module)
+        holder = site_of(site.module) or attach(site.module, first=site.behind_sum)
         if site.entry is not None:
             attach_inlet(holder, site.entry)
         holder.add(name, adapter, site.form)

@@ -28,6 +28,7 @@ class Site:
     form: Form = "output"
     entry: nn.Module | None = None  # the module whose input a parallel adapter reads
     layer: str = ""  # the name of its layer; "" for a target
+    behind_sum: bool = False  # the hooked output is the residual sum, not a sub-layer's
 
     @property
     def width(self) -> int:
@@ -168,7 +169,8 @@ def _site(model: nn.Module, layer: str, stack: Stack, kind: str, placement: str)
         hook, form = sub.hook, "parallel" if placement == "parallel" else "output"
     entry = _part(model, layer, sub.entry) if form == "parallel" else None
     name = f"{layer}.{hook}" if hook else layer
-    return Site(name, kind, _part(model, layer, hook), dense, form, entry, layer)  # type: ignore[arg-type]
+    behind_sum = placement == "pfeiffer" and form == "output"
+    return Site(name, kind, _part(model, layer, hook), dense, form, entry, layer, behind_sum)  # type: ignore[arg-type]
 
 
 def _part(model: nn.Module, layer: str, name: str) -> nn.Module:
@@ -238,8 +240,7 @@ def _left_out(model: nn.Module, family: Family, config: AdapterConfig) -> set[st
         if first is None or int(number) < int(first.layer.rpartition(".")[2]):
             left |= {name for name, _ in model.named_modules() if name.startswith(f"{layer}.")}
         elif layer == first.layer:
-            behind_sum = config.placement == "pfeiffer" and first.form == "output"
-            left |= {f"{layer}.{name}" for name in _before(stack, first.kind, behind_sum)}
+            left |= {f"{layer}.{name}" for name in _before(stack, first.kind, first.behind_sum)}
     return left
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..config import AdapterConfig
 from .container import sites_in
+from .sharded import copy_into
 
 ATTRIBUTE = "_adapter_fast"
 
@@ -71,7 +72,7 @@ def _copy_into(model: nn.Module, values: Mapping[str, Tensor | None]) -> None:
     with torch.no_grad():
         for name, value in values.items():
             if value is not None:
-                model.get_parameter(name).copy_(value)
+                copy_into(model.get_parameter(name), value)
 
 
 def _check_shapes(model: nn.Module, values: Mapping[str, Tensor | None]) -> None:

@@ -1,0 +1,62 @@
+"""Models whose parameters are spread over processes as DTensors: FSDP2 (fully_shard) and tensor parallelism."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def is_spread(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor; asked by its method, since importing the type costs half a second."""
+    return hasattr(tensor, "full_tensor")
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether any parameter is a DTensor."""
+    return any(is_spread(parameter) for parameter in model.parameters())
+
+
+def refuse_fully_sharded(model: nn.Module, what: str) -> None:
+    """ValueError for a model inside fully_shard, which would not know parameters that come later."""
+    if any(kind.__name__ == "FSDPModule" for module in model.modules() for kind in type(module).__mro__):
+        raise ValueError(f"{what} needs a model before fully_shard, which does not see what is added later")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor: a DTensor gathered from every process, which all must ask for together; any other as it is."""
+    return tensor.full_tensor() if is_spread(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def copy_into(parameter: Tensor, value: Tensor) -> None:
+    """Copy values in place, whichever of the two is spread over processes."""
+    if is_spread(parameter) and not is_spread(value):
+        from torch.distributed.tensor import distribute_tensor
+
+        spread = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
+        parameter.copy_(spread)
+    else:
+        parameter.copy_(value if is_spread(parameter) else whole(value))
+
+
+def on_first_process(model: nn.Module, act: Callable[[], None]) -> None:
+    """Act, in a sharded model on process 0 alone while the others wait; what it raises, all raise.
+
+    Raises:
+        RuntimeError: on the other processes, with the first one's message.
+    """
+    if not (is_sharded(model) and torch.distributed.is_available() and torch.distributed.is_initialized()):
+        act()
+        return
+    said: list[BaseException | str | None] = [None]
+    if torch.distributed.get_rank() == 0:
+        try:
+            act()
+        except Exception as error:  # the others wait for its word
+            said[0] = f"{type(error).__name__}: {error}"
+            torch.distributed.broadcast_object_list(said)
+            raise
+    torch.distributed.broadcast_object_list(said)
+    if said[0] is not None:
+        raise RuntimeError(f"process 0 failed, {said[0]}")
