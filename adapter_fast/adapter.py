@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -93,22 +93,24 @@ class FusedAdapter(_Adapter):
 
     def forward(self, x: Tensor, residual: Tensor | Literal[False] | None = None) -> Tensor:
         """x [..., d] → y [..., d]; residual as in fused_adapter: None adds x, a tensor adds that, False nothing."""
+        # Past nn.Module's attribute lookup, which costs a small call microseconds.
+        modules: Any = self._modules
+        down, up = modules["down"]._parameters, modules["up"]._parameters
+        try:
+            w_down, b_down, w_up, b_up = down["weight"], down["bias"], up["weight"], up["bias"]
+        except KeyError:  # parametrised
+            w_down, b_down, w_up, b_up = self.down.weight, self.down.bias, self.up.weight, self.up.bias
         return functional.fused_adapter(
             x,
-            *self._parts(),
+            w_down,
+            b_down,
+            w_up,
+            b_up,
             residual=residual,
             activation=self.activation,
             scale=self.scale,
             memory=self.memory,
         )
-
-    def _parts(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-        """Weights and biases; past nn.Module's attribute lookup, which costs a small call microseconds."""
-        down, up = self._modules["down"], self._modules["up"]
-        plain_down, plain_up = down._parameters, up._parameters  # type: ignore[union-attr]
-        if "weight" in plain_down and "weight" in plain_up:
-            return plain_down["weight"], plain_down["bias"], plain_up["weight"], plain_up["bias"]  # type: ignore[return-value]
-        return self.down.weight, self.down.bias, self.up.weight, self.up.bias  # parametrised
 
     def explain(self, x: Tensor) -> Backend:
         """Which backend computes this adapter for an x [..., d] like the one given, and why; nothing is computed."""

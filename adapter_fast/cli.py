@@ -1,4 +1,4 @@
-"""The command line: adapter-fast tune | demo | bench | profile | doctor | report. Errors are one line on stderr."""
+"""The command line: adapter-fast COMMAND, those of COMMANDS. Errors are one line on stderr."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "tune": Command(
-        ".tasks.commands", "Tune a model on labelled texts and save the adapter.", ("accelerate", "sklearn"), "tune"
+        ".tasks.commands", "Tune a model on a task and save the adapter.", ("accelerate", "sklearn"), "tune"
     ),
+    "convert": Command(".tasks.convert", "An adapter's files from AdapterHub's format to ours or back.", (), "tune"),
+    "push": Command(".tasks.share", "Upload a saved adapter to the Hugging Face hub.", (), "tune"),
+    "pull": Command(".tasks.share", "Download an adapter from the Hugging Face hub.", (), "tune"),
     "demo": Command(".tasks.commands", "Tune MiniLM on Reuters-R8 four ways.", ("accelerate", "sklearn"), "tune"),
     "bench": Command(".benchmarks.commands", "Time and weigh adapters against their peers.", ("matplotlib",), "bench"),
     "profile": Command(

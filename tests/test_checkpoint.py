@@ -12,8 +12,8 @@ import torch
 from tiny_models import FAMILIES, assert_same, build, enlarge, logits, snapshot
 from torch import nn
 
-from adapter_fast import checkpoint
-from adapter_fast.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_adapters, save_adapters
+from adapter_fast.checkpoint import load, load_adapters, save_adapters
+from adapter_fast.checkpoint.record import CONFIG_FILE, WEIGHTS_FILE
 from adapter_fast.config import AdapterConfig
 from adapter_fast.placement import add_adapters, remove_adapters, set_adapter
 from adapter_fast.placement.container import sites_in
@@ -213,7 +213,7 @@ def test_a_failing_rename_leaves_the_old_adapter(saved, monkeypatch, fails_at):
             raise KeyboardInterrupt
         real(*paths)
 
-    monkeypatch.setattr(checkpoint.os, "rename", rename)
+    monkeypatch.setattr(os, "rename", rename)
     with pytest.raises(KeyboardInterrupt):
         save_adapters(tuned(seed=8), saved)
     assert len(calls) >= fails_at
@@ -231,7 +231,7 @@ def test_a_full_disk_leaves_the_old_adapter_or_none(saved, monkeypatch, fails_at
             raise OSError(28, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     for directory in (saved, saved.parent / "second"):
         calls.clear()
         with pytest.raises(OSError, match="No space left"):
@@ -252,7 +252,7 @@ def test_killed_between_the_two_renames_the_old_adapter_comes_back(saved):
                 os._exit(9)
             real(*paths)
 
-        checkpoint.os.rename = rename
+        os.rename = rename
         save_adapters(other, saved)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
@@ -467,7 +467,7 @@ def test_a_failure_after_the_checks_takes_everything_back(saved, monkeypatch):
     def failing(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(checkpoint, "park", failing)
+    monkeypatch.setattr(load, "park", failing)
     with pytest.raises(RuntimeError, match="out of memory"):
         load_adapters(model, saved)
     assert_same(model, before)

@@ -84,39 +84,38 @@ class AdapterSite(nn.Module):
     def _reads(self) -> bool:
         return self.enabled and self.active is not None and self.forms[self.active] == "parallel"
 
-    def forward(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """The hooked module's output with the active adapter; the output itself where none is active or enabled.
-
-        output: a tensor [..., d], or a tuple that begins with one. With y = residual + scale · f(x), f the bottleneck:
-
-            output     x and residual are the output: Houlsby; behind the residual sum of a pre-LN layer: Pfeiffer
-            norm       the module is a LayerNorm behind the residual sum s: LN(s + scale · f(LN(s))), Pfeiffer
-            parallel   x is what entered the sub-layer, residual the output
-        """
-        if self.active is None or not self.enabled:
-            return output
-        if isinstance(output, tuple):
-            return (self._adapt(module, args, output[0]), *output[1:])
-        return self._adapt(module, args, output)
-
-    def _adapt(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        # Past ModuleDict's and nn.Module's lookups, which cost a small call microseconds.
-        adapters: Any = self._modules["adapters"]
-        adapter, form = adapters._modules[self.active], self.forms[self.active]  # type: ignore[index]
-        if form == "output":
-            return adapter(output)
-        if form == "norm":
-            return module.forward(adapter(output, args[0]))
-        return adapter(self._inlet().take(), output)
-
     def extra_repr(self) -> str:
         """Which adapter computes."""
         return f"active={self.active!r}, enabled={self.enabled}"
 
 
-def run_site(module: nn.Module, args: Any, output: Any) -> Any:
-    """The forward hook: the hooked module's own site, from its argument, so that every copy runs its own adapters."""
-    return module._modules[CHILD].forward(module, args, output)  # type: ignore[union-attr]
+def run_site(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    """The forward hook: the output of the module with its site's active adapter, or as it is where none is enabled.
+
+    The site is found through the argument, so that every copy of the model runs its own adapters. output: a tensor
+    [..., d], or a tuple that begins with one. With y = residual + scale · f(x), f the bottleneck:
+
+        output     x and residual are the output: Houlsby; behind the residual sum of a pre-LN layer: Pfeiffer
+        norm       the module is a LayerNorm behind the residual sum s: LN(s + scale · f(LN(s))), Pfeiffer
+        parallel   x is what entered the sub-layer, residual the output
+    """
+    # Past nn.Module's attribute lookup and calls, which cost a small call microseconds.
+    site: Any = module._modules[CHILD]
+    name = site.active
+    if name is None or not site.enabled:
+        return output
+    adapter, form = site._modules["adapters"]._modules[name], site.forms[name]
+    if isinstance(output, tuple):
+        return (_adapted(module, site, adapter, form, args, output[0]), *output[1:])
+    return adapter(output) if form == "output" else _adapted(module, site, adapter, form, args, output)
+
+
+def _adapted(module: nn.Module, site: Any, adapter: Any, form: Form, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    if form == "output":
+        return adapter(output)
+    if form == "norm":
+        return module.forward(adapter(output, args[0]))
+    return adapter(site._modules[INLET].take(), output)
 
 
 def fill_inlet(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

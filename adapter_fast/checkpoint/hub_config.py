@@ -1,0 +1,120 @@
+"""AdapterHub's BnConfig to AdapterConfig and back."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import PLACEMENTS, AdapterConfig
+from .hub_names import (
+    ACTIVATIONS,
+    DEFAULTS,
+    FIXED,
+    LOCATIONS,
+    ONLY_IN_TRAINING,
+    REQUIRED,
+    WRITTEN_ACTIVATIONS,
+)
+from .hub_names import PLACEMENTS as PLACES
+
+
+def from_bn_config(values: Mapping[str, Any], hidden_size: int, where: Path) -> AdapterConfig:
+    """The AdapterConfig that computes the same; layers are left to the weights file, leave_out is checked only.
+
+    Warns where a dropout or a drop path is lost, which further training would have had.
+
+    Raises:
+        ValueError: names the key that is unknown, missing, of the wrong type, or that our op cannot express.
+    """
+    for key, expected in FIXED.items():
+        if values.get(key, expected) != expected:
+            raise ValueError(f"{where}: {key} {values[key]!r} cannot be computed here, expected {expected!r}")
+    unknown = sorted(values.keys() - {*REQUIRED, *DEFAULTS, *FIXED})
+    if unknown:
+        raise ValueError(f"{where}: config has unknown keys {', '.join(unknown)}")
+    missing = [key for key in REQUIRED if key not in values]
+    if missing:
+        raise ValueError(f"{where}: config lacks {', '.join(missing)}")
+    config = {**DEFAULTS, **values}
+    _check_types(config, where)
+    placement, residuals = PLACES[config["is_parallel"], config["original_ln_before"]]
+    if config["residual_before_ln"] not in residuals:
+        expected = " or ".join(map(repr, residuals))
+        raise ValueError(
+            f"{where}: residual_before_ln {config['residual_before_ln']!r} cannot be computed here with "
+            f"original_ln_before {config['original_ln_before']!r}, expected {expected}"
+        )
+    activation = ACTIVATIONS.get(config["non_linearity"].lower())
+    if activation is None:
+        raise ValueError(
+            f"{where}: non_linearity must be one of {', '.join(ACTIVATIONS)}, it is {config['non_linearity']!r}"
+        )
+    sub_layers = tuple(ours for ours, theirs in LOCATIONS.items() if config[theirs])
+    if not sub_layers:
+        raise ValueError(f"{where}: one of mh_adapter and output_adapter must be true, both are false")
+    for key in ONLY_IN_TRAINING:
+        if config[key] > 0:
+            warnings.warn(f"{where}: {key} {config[key]} is left out, further training here has none", stacklevel=4)
+    if not math.isfinite(hidden_size / config["reduction_factor"]):
+        raise ValueError(f"{where}: reduction_factor {config['reduction_factor']!r} gives no bottleneck")
+    return AdapterConfig(
+        bottleneck=bottleneck(hidden_size, config["reduction_factor"]),
+        activation=activation,
+        placement=placement,
+        scale=config["scaling"],
+        sublayers=None if sub_layers == PLACEMENTS[placement] else sub_layers,
+    )
+
+
+def to_bn_config(config: AdapterConfig, hidden_size: int, leave_out: Sequence[int]) -> dict[str, Any]:
+    """Every key of BnConfig for this AdapterConfig.
+
+    Raises:
+        ValueError: target_modules, or a sub-layer that it has no key for.
+    """
+    if config.target_modules is not None:
+        raise ValueError(f"target_modules {config.target_modules!r} cannot be told in AdapterHub's files")
+    foreign = [kind for kind in config.adapted if kind not in LOCATIONS]
+    if foreign:
+        raise ValueError(f"sublayers must be of {', '.join(LOCATIONS)} for AdapterHub's files, got {foreign[0]!r}")
+    is_parallel, original_ln_before = next(key for key, (name, _) in PLACES.items() if name == config.placement)
+    return {
+        **DEFAULTS,
+        **{theirs: ours in config.adapted for ours, theirs in LOCATIONS.items()},
+        "is_parallel": is_parallel,
+        "original_ln_before": original_ln_before,
+        "reduction_factor": reduction_factor(hidden_size, config.bottleneck),
+        "non_linearity": WRITTEN_ACTIVATIONS[config.activation],
+        "scaling": config.scale,
+        "leave_out": list(leave_out),
+    }
+
+
+def bottleneck(hidden_size: int, factor: float) -> int:
+    """m as their library makes it of d and a reduction factor."""
+    return max(1, int(hidden_size // factor))
+
+
+def reduction_factor(hidden_size: int, bottleneck_size: int) -> float:
+    """A factor of which their library makes exactly this m: d / m where rounding lets it, else half a unit beside."""
+    factor = hidden_size / bottleneck_size
+    return factor if bottleneck(hidden_size, factor) == bottleneck_size else hidden_size / (bottleneck_size + 0.5)
+
+
+def _check_types(config: Mapping[str, Any], where: Path) -> None:
+    for key in (*LOCATIONS.values(), "is_parallel", "original_ln_before"):
+        if not isinstance(config[key], bool):
+            raise ValueError(f"{where}: {key} must be true or false, it is {config[key]!r}")
+    if not isinstance(config["non_linearity"], str):
+        raise ValueError(f"{where}: non_linearity must be a string, it is {config['non_linearity']!r}")
+    for key, least in (("reduction_factor", 0.0), ("scaling", -math.inf), *((key, -1.0) for key in ONLY_IN_TRAINING)):
+        value = config[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least < value < math.inf:
+            expected = "a number above 0" if least == 0 else "a number"
+            raise ValueError(f"{where}: {key} {value!r} cannot be computed here, expected {expected}")
+    leave_out = config["leave_out"]
+    if not isinstance(leave_out, list) or any(type(layer) is not int for layer in leave_out):
+        raise ValueError(f"{where}: leave_out must be a list of whole numbers, it is {leave_out!r}")

@@ -1,0 +1,36 @@
+"""Where an adapter of AdapterHub's sits here: the site's name for a layer and sub-layer of a model family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..placement.families import FAMILIES
+from .hub_names import HUB_FAMILIES, PARTS, HubFamily
+
+
+def hub_family(model_type: Any, where: Path | str) -> HubFamily:
+    """The row of a model_type; ValueError names those there are."""
+    if not isinstance(model_type, str) or model_type not in HUB_FAMILIES:
+        raise ValueError(f"{where}: model_type must be one of {', '.join(HUB_FAMILIES)}, it is {model_type!r}")
+    return HUB_FAMILIES[model_type]
+
+
+def site_name(model_type: str, placement: str, sub_layer: str, layer: int) -> str:
+    """The hooked module's name without the base model's prefix, as in a Record; "" in the table is the layer itself.
+
+    Raises:
+        ValueError: the placement has no place behind that sub-layer.
+    """
+    sub = getattr(FAMILIES[model_type].stacks[0], sub_layer)
+    hook = sub.hook if placement != "pfeiffer" else sub.sum if sub.norm is None else sub.norm
+    if hook is None:
+        raise ValueError(f"placement {placement!r} has no place behind the {sub_layer} sub-layer of a {model_type}")
+    name = HUB_FAMILIES[model_type].layer.format(layer)
+    return f"{name}.{hook}" if hook else name
+
+
+def hub_key(model_type: str, sub_layer: str, layer: int, name: str, part: str) -> str:
+    """Their key of an adapter's tensor, which is `part` of ours, with the base model's prefix."""
+    family = HUB_FAMILIES[model_type]
+    return f"{family.prefix}.{getattr(family, sub_layer).format(layer)}.adapters.{name}.{PARTS[part]}"

@@ -1,0 +1,161 @@
+"""load_adapters: a saved adapter into a model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..config import AdapterConfig
+from ..placement.container import sites_in
+from ..placement.inject import add_adapters, check_new_name, remove_adapters
+from ..placement.sites import Site, find_sites, head_parameters, layer_norm_parameters, model_type_of
+from ..placement.state import activate, find_state, park, require_state, unwrap
+from .files import read_json, resolve
+from .hub_read import is_hub, read_hub, refuse_other_kinds
+from .record import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Record,
+    check_extent,
+    parse_config,
+    parse_record,
+    read_tensors,
+    short,
+)
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def load_adapters(
+    model: Model,
+    directory: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    layer_norms: bool = True,
+    head: bool = True,
+) -> Model:
+    """Add the adapter saved in a directory to the model and activate it, with the LayerNorms and head saved with it.
+
+    In a fresh copy of the base the outputs are then those of the model it was saved from, bit for bit; weights keep
+    the dtype they were saved in. The files are read and checked in full before the model is touched.
+
+    A directory of AdapterHub's `adapters` 1.x is read too, for BERT, RoBERTa, XLM-R, DistilBERT, GPT-2, Llama and ViT:
+    sequential and parallel bottleneck adapters, and static heads. Pickled tensors are unpickled as tensors alone.
+
+    Args:
+        model: a model of the same family, width and layers.
+        directory: written by save_adapters, or by AdapterHub's save_adapter.
+        name: for the adapter in this model; None takes the saved one.
+        layer_norms, head: False leaves that part of the files out, and the model's own in place.
+
+    Returns:
+        The model itself, changed in place; unchanged where an error is raised.
+
+    Raises:
+        FileNotFoundError: no such directory or file.
+        ValueError: truncated or tampered files, unknown or missing keys or tensors, a shape or dtype that does not
+            fit, another model family, an adapter of AdapterHub's that our op cannot compute (Compacter, gating,
+            LayerNorms of its own …), a name that is taken. One line that names it.
+    """
+    base = unwrap(model)
+    path = resolve(directory)
+    if not (path / CONFIG_FILE).is_file():
+        refuse_other_kinds(path)
+        raise FileNotFoundError(f"no saved adapter in {path}: it has no {CONFIG_FILE}")
+    values = read_json(path / CONFIG_FILE)
+    tensors: dict[str, Tensor] | None = None
+    where = path / WEIGHTS_FILE
+    if is_hub(values):
+        (record, tensors), where = read_hub(path, values, head)
+    else:
+        record = parse_record(path / CONFIG_FILE, values)
+        if not where.is_file():
+            raise FileNotFoundError(f"no saved adapter in {path}: it has no {WEIGHTS_FILE}")
+    config = parse_config(path / CONFIG_FILE, record)
+    name = record.name if name is None else name
+    check_new_name(base, name)
+    sites = _check_fits(base, path / CONFIG_FILE, record, config)
+    if tensors is None:
+        tensors = read_tensors(where, record, config, {key: site.width for key, site in sites.items()})
+    kept: dict[str, Tensor] = {}
+    if layer_norms:
+        kept |= _base_values(base, tensors, "layer_norm", record.layer_norms, layer_norm_parameters(base), where)
+    if head:
+        kept |= _base_values(base, tensors, "head", record.head, head_parameters(base), where)
+    _put_in(base, name, config, record, sites, tensors, kept)
+    return model
+
+
+def _put_in(
+    base: nn.Module,
+    name: str,
+    config: AdapterConfig,
+    record: Record,
+    sites: dict[str, Site],
+    tensors: dict[str, Tensor],
+    kept: dict[str, Tensor],
+) -> None:
+    """Add the adapter with its values and activate it; where that fails the model is as before."""
+    before = find_state(base)
+    active = None if before is None else before.active
+    add_adapters(base, config, name)
+    state = require_state(base, name)
+    try:
+        holders = sites_in(base)
+        for key, site in sites.items():
+            adapter = holders[site.name].adapters[name].to(getattr(torch, record.dtype))
+            adapter.load_state_dict({part: tensors[f"adapter.{key}.{part}"] for part in adapter.state_dict()})
+        activate(base, state, None)
+        park(base, state, name, kept)
+        activate(base, state, name)
+    except BaseException:
+        remove_adapters(base, name)
+        if before is not None:
+            activate(base, before, active)
+        raise
+
+
+def _check_fits(model: nn.Module, path: Path, record: Record, config: AdapterConfig) -> dict[str, Site]:
+    """The model's sites by the file's names; ValueError where family, width or layers differ."""
+    model_type = model_type_of(model)
+    if model_type != record.model_type:
+        raise ValueError(f"{path} is for model_type {record.model_type!r}, the model has {model_type!r}")
+    sites = find_sites(model, config)
+    hidden_size = sites[0].width
+    if hidden_size != record.hidden_size:
+        raise ValueError(f"{path} is for hidden_size {record.hidden_size}, the model has {hidden_size}")
+    names = {short(model, site.name): site for site in sites}
+    if list(names) != record.sites:
+        odd = sorted(set(names) ^ set(record.sites)) or record.sites
+        raise ValueError(
+            f"{path} is for {len(record.sites)} sites, the model has {len(names)}: {odd[0]} is not in both"
+        )
+    return names
+
+
+def _base_values(
+    model: nn.Module, tensors: dict[str, Tensor], part: str, stored: list[str], parameters: list[str], where: Path
+) -> dict[str, Tensor]:
+    """The file's LayerNorms or head by the model's parameter names; ValueError where one does not fit the model."""
+    names = {short(model, parameter): parameter for parameter in parameters}
+    values = {}
+    for key in stored:
+        stored_value = tensors[f"{part}.{key}"]
+        if key not in names:
+            if part == "head" and _is_unchanged(model, key, stored_value):  # a language model's, which never trained
+                continue
+            option = "layer_norms" if part == "layer_norm" else part
+            raise ValueError(f"{where} has {part}.{key}, which the model has not: pass {option}=False to leave it out")
+        parameter = model.get_parameter(names[key])
+        check_extent(f"{part}.{key}", stored_value, parameter.shape, parameter.dtype, str(where))
+        values[names[key]] = stored_value
+    return values
+
+
+def _is_unchanged(model: nn.Module, key: str, value: Tensor) -> bool:
+    own = model.state_dict().get(key)
+    return own is not None and own.dtype == value.dtype and torch.equal(own.cpu(), value)

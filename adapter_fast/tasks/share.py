@@ -1,0 +1,66 @@
+"""The click commands push and pull: a saved adapter to the Hugging Face hub and back, by huggingface_hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from ..checkpoint.hub_names import CONFIG_FILE, FILES  # AdapterHub's files, ours among them
+from .errors import UserError
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("repository")
+@click.option("--private", is_flag=True, help="Where the repository is new.")
+def push(directory: Path, repository: str, private: bool) -> None:
+    """Upload the saved adapter in DIRECTORY to REPOSITORY (owner/name), which is made where it is new."""
+    from huggingface_hub import create_repo, upload_folder
+
+    files = _adapter_files(directory)
+    with _hub_errors(repository):
+        create_repo(repository, private=private, exist_ok=True)
+        upload_folder(repo_id=repository, folder_path=directory, allow_patterns=files)
+    click.echo(f"{repository} holds the adapter of {directory}: {', '.join(files)}")
+
+
+@click.command()
+@click.argument("repository")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--revision", help="A branch, tag or commit.")
+def pull(repository: str, directory: Path, revision: str | None) -> None:
+    """Download the adapter in REPOSITORY (owner/name), ours or AdapterHub's, to DIRECTORY, for load_adapters."""
+    from huggingface_hub import snapshot_download
+
+    from ..checkpoint.files import replace_directory
+
+    with _hub_errors(repository):
+        found = Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
+    files = _adapter_files(found, repository)
+    try:
+        replace_directory(directory, {file: (found / file).read_bytes() for file in files}, FILES)
+    except (OSError, ValueError) as error:
+        raise UserError(str(error)) from error
+    click.echo(f"{directory} holds the adapter of {repository}: {', '.join(files)}")
+
+
+def _adapter_files(directory: Path, name: str = "") -> list[str]:
+    """An adapter's files in a directory; UserError where it is none."""
+    files = [file for file in FILES if (directory / file).is_file()]
+    if CONFIG_FILE not in files or len(files) < 2:
+        raise UserError(f"no saved adapter in {name or directory}: expected {CONFIG_FILE} and its weights")
+    return files
+
+
+@contextmanager
+def _hub_errors(repository: str) -> Iterator[None]:
+    """What the hub's client raises, as one line."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    try:
+        yield
+    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
+        raise UserError(f"{repository}: {str(error).splitlines()[0]}") from error
