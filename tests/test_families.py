@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from tiny_models import TINY, assert_same, build, enlarge, inputs_of, is_norm, outputs, snapshot
+from tiny_models import GENERATING, TINY, assert_same, build, enlarge, inputs_of, is_norm, outputs, snapshot
 from torch import nn
 
 from adapter_fast.checkpoint import load_adapters, save_adapters
@@ -15,7 +15,6 @@ from adapter_fast.placement.container import sites_in
 from adapter_fast.placement.sites import family_of, find_layers, find_sites
 from adapter_fast.recipe import train_adapters
 
-GENERATING = [family for family, tiny in TINY.items() if tiny.task in ("ForCausalLM", "ForConditionalGeneration")]
 SECOND_NORM = ("gemma2", "gemma3_text", "gemma3")  # a norm between the adapter's place and the residual sum
 SIDE_BY_SIDE = ("phi", "gpt_neox")  # attention and feed-forward read the same stream
 HEADS = ("classifier", "pre_classifier", "score")
@@ -237,7 +236,8 @@ def test_without_the_lower_layers_the_backward_pass_ends_at_the_lowest_adapter(f
 @pytest.mark.parametrize("family", GENERATING)
 @every_placement
 def test_generation_with_the_cache_equals_that_without(family, placement):
-    model = adapted(family, placement)
+    task = {"gpt2": "LMHeadModel"}.get(family)
+    model = enlarge(add_adapters(build(family, task), config_of(placement)))
     given = {key: value[:2] for key, value in inputs_of(family).items() if not key.startswith("decoder")}
     if "attention_mask" in given:
         given["attention_mask"] = torch.ones_like(given["attention_mask"])
@@ -248,6 +248,12 @@ def test_generation_with_the_cache_equals_that_without(family, placement):
         torch.testing.assert_close(with_cache, without, rtol=1e-3, atol=1e-4)
     bare = remove_adapters(copy.deepcopy(model)).generate(**given, **settings, output_logits=True)
     assert (bare.logits[0] - results[0].logits[0]).abs().max() > 1e-3
+
+
+def test_the_page_of_families_is_up_to_date():
+    from benchmarks.figures import families
+
+    assert families.PAGE.read_text("utf-8") == families.page(), "python -m benchmarks.figures.families"
 
 
 @every_placement

@@ -140,6 +140,8 @@ TINY["opt-350m"] = TINY["opt"]._replace(sizes={**TINY["opt"].sizes, "do_layer_no
 TINY["wav2vec2-stable"] = TINY["wav2vec2"]._replace(
     sizes={**TINY["wav2vec2"].sizes, "do_stable_layer_norm": True, "feat_extract_norm": "layer"}
 )
+GENERATING = [family for family, tiny in TINY.items() if tiny.task in (_CAUSAL, _SEQ2SEQ)] + ["gpt2"]
+COMPILED = ("bert", "gpt2", "llama", "vit")  # by torch.compile as whole models
 NESTED = ("gemma3", "clip")  # a configuration of configurations
 
 
@@ -148,6 +150,7 @@ def build(family: str = "bert", task: str | None = None, **overrides) -> nn.Modu
     import transformers
 
     tiny = TINY[family]
+    task = tiny.task if task is None else task
     settings = {} if tiny.kind in ("image", "sound", "both") else {"vocab_size": 60, "max_position_embeddings": 40}
     settings |= {"num_labels": 3, "attn_implementation": "eager"}
     if family in NESTED or family == "whisper":
@@ -157,7 +160,7 @@ def build(family: str = "bert", task: str | None = None, **overrides) -> nn.Modu
     config = getattr(transformers, f"{tiny.prefix}Config")(**{**tiny.sizes, **settings, **overrides})
     torch.manual_seed(0)
     prefix = tiny.prefix.removesuffix("Text") if family == "gemma3_text" else tiny.prefix
-    model = getattr(transformers, f"{prefix}{tiny.task if task is None else task}")(config).eval()
+    model = getattr(transformers, f"{prefix}{task}")(config).eval()
     with torch.no_grad():
         norms = {f"{name}.weight" for name, module in model.named_modules() if is_norm(module)}
         for name, parameter in model.named_parameters():
