@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from .placement.container import CHILD
+from .placement.container import CHILD, plain
 from .placement.families import HEAD
 from .placement.sites import head_parameters, is_norm, layer_norm_parameters
-from .placement.state import activate, claim, find_state, require_state, unwrap
+from .placement.state import activate, claim, find_state, refuse_wrapped, require_state, unwrap
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -40,7 +40,7 @@ def _head_of(model: nn.Module) -> list[str]:
 
 def _train_only(model: nn.Module, names: set[str]) -> None:
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in names)
+        parameter.requires_grad_(plain(name) in names)
 
 
 def train_adapters(model: Model, name: str = "default", *, layer_norms: bool = True, head: bool = True) -> Model:
@@ -63,15 +63,17 @@ def train_adapters(model: Model, name: str = "default", *, layer_norms: bool = T
         The model itself, changed in place; unchanged where an error is raised.
 
     Raises:
-        ValueError: no adapter of this name, or head=True on a model without a known head.
+        ValueError: no adapter of this name, head=True on a model without a known head, or a model wrapped already.
     """
+    refuse_wrapped(model, "train_adapters")
     base = unwrap(model)
     state = require_state(base, name)
     own = layer_norm_parameters(base, state.configs[name]) if layer_norms else []
     own += _head_of(base) if head else []
     activate(base, state, name)
     claim(base, state, name, own)
-    adapter = [parameter for parameter, _ in base.named_parameters() if f".{CHILD}.adapters.{name}." in parameter]
+    within = f".{CHILD}.adapters.{name}."
+    adapter = [plain(parameter) for parameter, _ in base.named_parameters() if within in parameter]
     _train_only(base, {*adapter, *own})
     return model
 

@@ -35,6 +35,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_model(folder / "model")
     write_task(folder / "task.csv")
     write_model(folder / "bloom", BloomConfig(vocab_size=24, hidden_size=16, n_layer=1, n_head=2, pad_token_id=0))
+    write_model(folder / "no-pooler", auto="MaskedLM")
     write_model(folder / "broken")
     (folder / "broken/model.safetensors").write_bytes(b"short")
     write_model(folder / "mute")
@@ -77,6 +78,7 @@ BAD_INPUT = {
     "broken-model": ({"model": "broken"}, "broken' does not load: Error while deserializing header"),
     "no-tokenizer": ({"model": "mute"}, "mute' has no tokenizer: expected tokenizer.json"),
     "no-site": ({"model": "bloom"}, "bloom"),
+    "random-pooler": ({"model": "no-pooler"}, "has no weights for bert.pooler.dense.bias (2 such), which would stay"),
     "too-long": ({"max_length": "64"}, "max_length 64 is over the model's 32 positions"),
     "bottleneck": ({"bottleneck": "0"}, "bottleneck must be at least 1, got 0"),
     "epochs": ({"epochs": "many"}, "Invalid value for '--epochs': 'many' is not a valid integer."),

@@ -461,6 +461,7 @@ def test_distributed_data_parallel_trains_and_switches(tmp_path):
         return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
     alone, model = adapted("bert"), adapted("bert")
+    enlarge(add_adapters(model, CONFIG, "b"), "b", 2)
     train_adapters(alone)
     train_adapters(model)
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
@@ -470,7 +471,9 @@ def test_distributed_data_parallel_trains_and_switches(tmp_path):
         assert actual.keys() == expected.keys()
         for name, gradient in expected.items():
             torch.testing.assert_close(actual[name], gradient)
-        enlarge(add_adapters(wrapped, CONFIG, "b"), "b", 2)
+        for change in (lambda: add_adapters(wrapped, CONFIG, "c"), lambda: train_adapters(wrapped, "b")):
+            with pytest.raises(ValueError, match="needs a model before DistributedDataParallel"):
+                change()
         assert set_adapter(wrapped, "b") is wrapped
         assert torch.equal(logits(wrapped), logits(adapted("bert", CONFIG, "b", 2)))
     finally:

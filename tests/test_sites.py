@@ -3,12 +3,14 @@
 import copy
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_models import HIDDEN, assert_same, build, enlarge, inputs, logits, outputs, snapshot
 from torch import nn
 
+from adapter_fast.checkpoint import load_adapters, save_adapters
 from adapter_fast.config import PLACEMENTS, AdapterConfig
 from adapter_fast.placement import adapter_summary, add_adapters, disable_adapters, remove_adapters, set_adapter
 from adapter_fast.placement.container import CHILD, INLET, sites_in
@@ -104,6 +106,83 @@ def test_a_hidden_state_that_is_collected_is_the_adapted_one():
             first.register_forward_hook(lambda _, args, y, adapted=adapted: adapted.append(y))
             model(**given)
         assert torch.equal(hidden[1], adapted[0]), family
+
+
+def test_layer_norms_before_the_first_adapted_stack_stay_frozen_and_those_behind_train():
+    def trained(family, **fields):
+        model = train_adapters(
+            add_adapters(build(family, **fields.pop("settings", {})), config_of(**fields)), head=False
+        )
+        return [name for name, p in model.named_parameters() if p.requires_grad and ".adapters." not in name]
+
+    for family in ("t5", "bart", "whisper"):
+        assert not any("encoder." in name for name in trained(family, layers=(3,))), family
+        behind = trained(family, layers=(1,))
+        assert any("decoder" in name and ".0." in name for name in behind), family
+        model = build(family)
+        train_adapters(add_adapters(model, config_of(layers=(2, 3))), head=False)
+        seen = []
+        first = sites_in(model)[find_sites(model, config_of(layers=(2,)))[0].name].adapters["default"]
+        first.register_forward_hook(lambda _, args, y, seen=seen: seen.append(args[0].requires_grad))
+        outputs(model, family).sum().backward()
+        assert seen == [False], family
+    groups = trained("albert", layers=(0,), settings={"num_hidden_groups": 2})
+    assert any("albert_layer_groups.1." in name for name in groups)
+    assert not any("vision_model.encoder" in name for name in trained("clip", layers=(1,)))
+
+
+def test_layers_compiled_one_by_one(tmp_path):
+    """Their names have a part of the compiler's in them."""
+    plain = train_adapters(enlarge(add_adapters(build("llama"), config_of())), head=False)
+    for when in ("before", "after"):
+        model = build("llama")
+        for step in ("before", "after"):
+            if step == when:
+                for index in range(2):
+                    model.model.layers[index] = torch.compile(model.model.layers[index], backend="eager")
+            elif when == "before" or step == "before":
+                train_adapters(enlarge(add_adapters(model, config_of())), head=False)
+        if when == "before":
+            assert len(sites_in(model)) == 4
+        trained = {name.replace("_orig_mod.", "") for name, p in model.named_parameters() if p.requires_grad}
+        assert trained == {name for name, p in plain.named_parameters() if p.requires_grad}
+        save_adapters(model, tmp_path / when)
+        loaded = load_adapters(build("llama"), tmp_path / when)
+        assert torch.equal(logits(loaded), logits(plain))
+
+
+def test_an_adapter_added_while_all_are_disabled_waits_too():
+    model = add_adapters(build(), config_of())
+    bare = logits(model)
+    with disable_adapters(model):
+        enlarge(add_adapters(model, config_of(placement="pfeiffer"), "other"), "other")
+        set_adapter(model, "other")
+        assert torch.equal(logits(model), logits(build()))
+    assert not torch.equal(logits(model), bare)
+
+
+def test_adapters_are_made_where_the_base_computes():
+    model = build("llama").to(torch.float64)
+    for layer in model.model.layers:
+        layer.mlp.down_proj = Wrapped(layer.mlp.down_proj)
+    add_adapters(model, config_of())
+    assert {p.dtype for site in sites_in(model).values() for p in site.parameters()} == {torch.float64}
+    offloaded = build("llama").to("meta")
+    for site in find_sites(offloaded):
+        site.dense._hf_hook = SimpleNamespace(execution_device="cpu")
+    add_adapters(offloaded, config_of())
+    assert {p.device.type for site in sites_in(offloaded).values() for p in site.parameters()} == {"cpu"}
+
+
+class Wrapped(nn.Module):
+    """As LoRA wraps a linear layer."""
+
+    def __init__(self, base_layer):
+        super().__init__()
+        self.base_layer, self.out_features = base_layer, base_layer.out_features
+
+    def forward(self, x):
+        return self.base_layer(x)
 
 
 # Several placements in one model
@@ -228,6 +307,11 @@ CROSS = ("cross_attention",)
         ),
         (Mixer, {"target_modules": "block"}, r"'block' matches no module of Mixer: it has blocks\\\.\\d\+\\\.fc \(3\)"),
         (Mixer, {"target_modules": "drop"}, "target_modules names drop, a Dropout whose width cannot be told"),
+        (
+            lambda: nn.TransformerEncoderLayer(16, 2),
+            {"target_modules": r"self_attn\.out_proj"},
+            "self_attn.out_proj, whose weight nn.MultiheadAttention reads without calling it",
+        ),
         (lambda: nn.Sequential(nn.ReLU()), {"target_modules": "1"}, "no module of Sequential: it has no linear layer"),
         (build, {"layers": (0, 2)}, "layers must be below 2, the model's number of layers, got 2"),
         (build, {"sublayers": CROSS}, "sublayers: BertForSequenceClassification .* has no cross_attention"),
@@ -320,3 +404,24 @@ def test_python_work_of_a_forward_does_not_grow_with_the_adapters_loaded(placeme
     for number in range(12):
         add_adapters(model, config_of(placement=placement), f"other{number}")
     assert python_calls(lambda: logits(model)) == one
+
+
+def test_a_files_regular_expression_is_not_run(tmp_path):
+    """It could run for ever: (a+)+ and the like."""
+    model = enlarge(add_adapters(build(), config_of(target_modules=r".*\.output\.dense")))
+    save_adapters(model, tmp_path / "saved")
+    file = tmp_path / "saved/adapter_config.json"
+    file.write_text(file.read_text().replace(r".*\\.output\\.dense", r"(?:\\w+\\.?)+!"))
+    loaded = load_adapters(build(), tmp_path / "saved")
+    assert torch.equal(logits(loaded), logits(model))
+    other = build("gpt2")
+    other.config.model_type = "bert"
+    with pytest.raises(ValueError, match=r"is for the module 'encoder.layer.0.attention.output.dense', which"):
+        load_adapters(other, tmp_path / "saved")
+
+
+def test_wrapped_models_are_refused():
+    peft = pytest.importorskip("peft")
+    wrapped = peft.get_peft_model(build(), peft.LoraConfig(target_modules=["query"]))
+    with pytest.raises(ValueError, match=r"add_adapters needs a model that is no PeftModel: .*BottleneckConfig"):
+        add_adapters(wrapped, config_of())

@@ -12,11 +12,9 @@ from typing import Any
 
 
 def resolve(directory: str | os.PathLike[str]) -> Path:
-    """The absolute path, and the old adapter back in its place where a save was killed between its two renames."""
+    """The absolute path to read from: the old adapter's where a save is, or was killed, between its two renames."""
     path = Path(os.path.realpath(directory))
-    if not path.exists() and _previous(path).is_dir():
-        os.rename(_previous(path), path)
-    return path
+    return _previous(path) if not path.exists() and _previous(path).is_dir() else path
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -43,7 +41,9 @@ def replace_directory(directory: str | os.PathLike[str], files: Mapping[str, byt
     Raises:
         ValueError: a directory with other files. OSError: the files could not be written.
     """
-    target = resolve(directory)
+    target = Path(os.path.realpath(directory))
+    if not target.exists() and _previous(target).is_dir():  # a save was killed between its two renames
+        os.rename(_previous(target), target)
     _check_replaceable(target, known)
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..config import AdapterConfig
-from ..placement.container import sites_in
+from ..placement.container import site_of
 from ..placement.inject import add_adapters, check_new_name, remove_adapters
 from ..placement.sites import Site, find_sites, head_parameters, layer_norm_parameters, model_type_of
 from ..placement.state import activate, find_state, park, require_state, unwrap
@@ -76,6 +78,8 @@ def load_adapters(
         if not where.is_file():
             raise FileNotFoundError(f"no saved adapter in {path}: it has no {WEIGHTS_FILE}")
     config = parse_config(path / CONFIG_FILE, record)
+    if config.target_modules is not None:
+        config = _with_literal_targets(base, path / CONFIG_FILE, record, config)
     name = record.name if name is None else name
     check_new_name(base, name)
     sites = _check_fits(base, path / CONFIG_FILE, record, config)
@@ -105,9 +109,9 @@ def _put_in(
     add_adapters(base, config, name)
     state = require_state(base, name)
     try:
-        holders = sites_in(base)
         for key, site in sites.items():
-            adapter = holders[site.name].adapters[name].to(getattr(torch, record.dtype))
+            holder: Any = site_of(site.module)
+            adapter = holder.adapters[name].to(getattr(torch, record.dtype))
             adapter.load_state_dict({part: tensors[f"adapter.{key}.{part}"] for part in adapter.state_dict()})
         activate(base, state, None)
         park(base, state, name, kept)
@@ -117,6 +121,15 @@ def _put_in(
         if before is not None:
             activate(base, before, active)
         raise
+
+
+def _with_literal_targets(model: nn.Module, path: Path, record: Record, config: AdapterConfig) -> AdapterConfig:
+    """The same modules by their names: a file's regular expression, which could run for ever, is not run."""
+    names = {short(model, module): module for module, _ in model.named_modules()}
+    missing = next((site for site in record.sites if site not in names), None)
+    if missing is not None or not record.sites:
+        raise ValueError(f"{path} is for the module {missing!r}, which the model has not")
+    return replace(config, target_modules="|".join(re.escape(names[site]) for site in record.sites))
 
 
 def _check_fits(model: nn.Module, path: Path, record: Record, config: AdapterConfig) -> dict[str, Site]:

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from ..placement.container import sites_in
+from ..placement.container import site_of
 from ..placement.inject import check_name
 from ..placement.sharded import on_first_process, whole
-from ..placement.sites import find_sites, head_parameters, layer_norm_parameters, model_type_of
+from ..placement.sites import Site, find_sites, head_parameters, layer_norm_parameters, model_type_of
 from ..placement.state import require_state, tuned_values, unwrap
 from .files import replace_directory
 from .record import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE, Record, Saved, one_dtype, own_files, short
@@ -26,10 +26,9 @@ def collect(model: nn.Module, name: str) -> Saved:
     state = require_state(model, name)
     config = state.configs[name]
     sites = find_sites(model, config)
-    holders = sites_in(model)
     tensors: dict[str, Tensor] = {}
     for site in sites:
-        for key, value in holders[site.name].adapters[name].state_dict().items():
+        for key, value in _adapter(site, name).state_dict().items():
             tensors[f"adapter.{short(model, site.name)}.{key}"] = value
     dtype = one_dtype(name, tensors.values())
     tuned = tuned_values(model, state, name)
@@ -55,6 +54,10 @@ def collect(model: nn.Module, name: str) -> Saved:
         sha256="",
     )
     return Saved(record, tensors)
+
+
+def _adapter(site: Site, name: str) -> nn.Module:
+    return site_of(site.module).adapters[name]  # type: ignore[union-attr]
 
 
 def save_adapters(model: Model, directory: str | os.PathLike[str], name: str = "default") -> Model:

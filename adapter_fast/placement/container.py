@@ -191,6 +191,11 @@ def sites_in(model: nn.Module) -> dict[str, AdapterSite]:
     return {name: site for name, module in model.named_modules() if (site := site_of(module)) is not None}
 
 
+def plain(name: str) -> str:
+    """A module's or parameter's name without torch.compile's wrappers around single layers."""
+    return name.replace("_orig_mod.", "")
+
+
 def is_ours(name: str) -> bool:
     """Whether a module's or parameter's name lies in a site or inlet."""
     return not {CHILD, INLET}.isdisjoint(name.split("."))

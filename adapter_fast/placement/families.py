@@ -59,6 +59,7 @@ class Family:
     input_norms: tuple[str, ...]  # those that run before the first layer
     layer_norms: tuple[str, ...]  # all others, those of the layers and those behind them
     head: tuple[str, ...] = HEAD
+    towers: bool = False  # its stacks are independent of each other
     unless: tuple[str, Any] | None = None  # (a setting of the configuration, the value at which `otherwise` holds)
     otherwise: Family | None = None
     models: str = ""  # published models, for the table of families
@@ -275,6 +276,7 @@ _CLIP = Family(
     stacks=(Stack(_LAYERS, _pre("self_attn.out_proj", "layer_norm1"), _pre("mlp.fc2", "layer_norm2", sum="")),),
     input_norms=(r"(?:.+\.)?pre_layrnorm",),
     layer_norms=(rf"{_LAYERS}\.layer_norm[12]", r"(?:.+\.)?(?:final_layer_norm|post_layernorm)"),
+    towers=True,
     models="CLIP",
     note="text and vision tower alike; `layers` counts the text tower's first",
 )

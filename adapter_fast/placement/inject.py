@@ -12,9 +12,9 @@ from torch import nn
 from ..adapter import FusedAdapter, ReferenceAdapter
 from ..config import AdapterConfig
 from .container import INLET, AdapterSite, Inlet, attach, attach_inlet, detach, detach_inlet, site_of, sites_in
-from .sharded import refuse_fully_sharded
+from .sharded import agree, refuse_fully_sharded
 from .sites import Site, find_sites
-from .state import ATTRIBUTE, AdapterState, activate, find_state, require_state, unwrap
+from .state import ATTRIBUTE, AdapterState, activate, find_state, refuse_wrapped, require_state, unwrap
 
 Model = TypeVar("Model", bound=nn.Module)
 _IMPLEMENTATIONS: dict[str, type[FusedAdapter] | type[ReferenceAdapter]] = {
@@ -57,10 +57,17 @@ def _build(site: Site, config: AdapterConfig) -> nn.Module:
         bias=config.bias,
         init_std=config.init_std,
         memory=config.memory,
-        device=weight.device,
+        device=_device(site, weight.device),
         dtype=_weight_dtype(config, weight.dtype),
     )
     return adapter.train(site.module.training)
+
+
+def _device(site: Site, device: torch.device) -> torch.device:
+    """The weights' device; where accelerate offloads them, which then are on meta, the one it computes on."""
+    hook = getattr(site.dense, "_hf_hook", None)
+    computes_on = getattr(hook, "execution_device", None)
+    return torch.device(computes_on) if device.type == "meta" and computes_on is not None else device
 
 
 def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> Model:
@@ -75,18 +82,21 @@ def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> 
 
     Args:
         model: a model of transformers 5 of a family in adapter_fast.placement.FAMILIES, with or without a head; with
-            config.target_modules any module.
+            config.target_modules any module. One that processes share gets its adapters before fully_shard, and behind
+            tensor parallelism, there on every process: the first one's initial weights go to all.
         config: shape, placement, implementation. Each adapter is made on its site's device, in config.dtype; "auto"
             is the base's dtype, but float32 over a 16-bit or quantised base. Its output has the activations' dtype.
         name: a new name, without a dot.
 
     Returns:
-        The model itself, changed in place; unchanged where an error is raised.
+        The model itself, changed in place; unchanged where an error is raised. What trains is for train_adapters to
+        say: until then the new adapter's parameters ask for gradients.
 
     Raises:
         TypeError, ValueError: a bad or taken name, a config that is no AdapterConfig, or a model without a known site;
             the message then lists what could be a target.
     """
+    refuse_wrapped(model, "add_adapters")
     base = unwrap(model)
     if not isinstance(config, AdapterConfig):
         raise TypeError(f"config must be an AdapterConfig, got {type(config).__name__}")
@@ -94,16 +104,19 @@ def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> 
     refuse_fully_sharded(base, "add_adapters")
     sites = find_sites(base, config)
     built = [(site, _build(site, config)) for site in sites]
+    agree(base, [adapter for _, adapter in built])
     state = find_state(base)
     if state is None:
         flags = {parameter: value.requires_grad for parameter, value in base.named_parameters()}
         state = AdapterState(requires_grad=flags)
         setattr(base, ATTRIBUTE, state)
+    enabled = all(site.enabled for site in sites_in(base).values())
     for site, adapter in built:
         holder = site_of(site.module) or attach(site.module, first=site.behind_sum)
         if site.entry is not None:
             attach_inlet(holder, site.entry)
         holder.add(name, adapter, site.form)
+        holder.switch(holder.active, enabled)
     state.configs[name] = config
     activate(base, state, name if len(state.configs) == 1 else state.active)
     return model

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import SUB_LAYERS, AdapterConfig
-from .container import Form, is_ours
+from .container import Form, is_ours, plain
 from .families import FAMILIES, HEAD, Family, Stack
 
 SHOWN = 12  # candidates that an error lists
@@ -43,9 +43,9 @@ class Site:
 
     @property
     def weight(self) -> Tensor:
-        """A parameter of the dense layer, or where it is quantised and has none, a buffer: gives device and dtype."""
-        own = next(self.dense.parameters(recurse=False), None)
-        return next(self.dense.buffers(recurse=False), torch.empty(0)) if own is None else own
+        """A parameter of the dense layer or of what it wraps, or a buffer where it is quantised: device and dtype."""
+        values = (self.dense.parameters(recurse=False), self.dense.parameters(), self.dense.buffers())
+        return next((value for kind in values for value in kind), torch.empty(0))
 
 
 def width_of(module: nn.Module) -> int | None:
@@ -100,13 +100,19 @@ def family_of(model: nn.Module) -> Family:
 def _candidates(model: nn.Module) -> str:
     """The model's linear layers for an error, alike ones as one pattern."""
     counts: dict[str, int] = {}
+    uncalled = _uncalled(model)
     for name, module in model.named_modules():
-        if name and not is_ours(name) and not is_norm(module) and (hasattr(module, "nf") or _is_linear(module)):
+        if name and not is_ours(name) and name not in uncalled and (hasattr(module, "nf") or _is_linear(module)):
             pattern = re.sub(r"(^|\\\.)\d+(?=\\\.|$)", r"\1\\d+", re.escape(name))
             counts[pattern] = counts.get(pattern, 0) + 1
     listed = [f"{pattern} ({count})" for pattern, count in counts.items()]
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     return f"it has {', '.join(listed[:SHOWN])}{more}" if listed else "it has no linear layer"
+
+
+def _uncalled(model: nn.Module) -> set[str]:
+    """Modules whose weights their parent reads without calling them, so that no hook on them would run."""
+    return {f"{name}.out_proj" for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -145,7 +151,7 @@ def find_sites(model: nn.Module, config: AdapterConfig | None = None) -> list[Si
 
 def find_layers(model: nn.Module, family: Family) -> Iterator[tuple[str, Stack]]:
     """Every layer's name with its row, in the model's order: an encoder's before its decoder's."""
-    for name, _ in model.named_modules():
+    for name in _names(model):
         for stack in family.stacks:
             if re.fullmatch(stack.layer, name):
                 yield name, stack
@@ -194,12 +200,26 @@ def _targets(model: nn.Module, pattern: str) -> list[Site]:
         raise ValueError(
             f"target_modules {pattern!r} matches no module of {type(model).__name__}: {_candidates(model)}"
         )
+    uncalled = _uncalled(model)
+    for site in sites:
+        if site.name in uncalled:
+            raise ValueError(
+                f"target_modules names {site.name}, whose weight nn.MultiheadAttention reads without calling it, so "
+                f"that an adapter would never run: expected another module"
+            )
     return sites
+
+
+def _names(model: nn.Module) -> Iterator[str]:
+    """The names of all modules without torch.compile's wrappers around layers; get_submodule finds them by these."""
+    for name, _ in model.named_modules():
+        if not name.endswith("_orig_mod"):
+            yield plain(name)
 
 
 def _matching(model: nn.Module, patterns: Sequence[str]) -> Iterator[str]:
     """The names of the modules that a pattern matches as a whole."""
-    for name, _ in model.named_modules():
+    for name in _names(model):
         if any(re.fullmatch(pattern, name) for pattern in patterns):
             yield name
 
@@ -229,19 +249,34 @@ def layer_norm_parameters(model: nn.Module, config: AdapterConfig | None = None)
 
 
 def _left_out(model: nn.Module, family: Family, config: AdapterConfig) -> set[str]:
-    """The modules of the layers that run before the lowest adapter of their stack."""
+    """The modules that run before the lowest adapter of their stack, or before the first stack that has adapters.
+
+    A stack without adapters behind one that has some, a decoder's or the next group of ALBERT, runs behind them.
+    """
     lowest: dict[str, Site] = {}  # by the stack's name
     for site in find_sites(model, config):
-        lowest.setdefault(site.layer.rpartition(".")[0], site)
-    left = set()
-    for layer, stack in find_layers(model, family):
-        prefix, _, number = layer.rpartition(".")
-        first = lowest.get(prefix)
-        if first is None or int(number) < int(first.layer.rpartition(".")[2]):
-            left |= {name for name, _ in model.named_modules() if name.startswith(f"{layer}.")}
-        elif layer == first.layer:
-            left |= {f"{layer}.{name}" for name in _before(stack, first.kind, first.behind_sum)}
+        lowest.setdefault(_stack(site.layer), site)
+    layers = list(find_layers(model, family))
+    stacks = list(dict.fromkeys(_stack(layer) for layer, _ in layers))
+    behind = set() if family.towers else set(stacks[min(stacks.index(stack) for stack in lowest) :])
+    left = {name for stack in stacks if stack not in behind | lowest.keys() for name in _around(model, stack)}
+    for layer, row in layers:
+        first = lowest.get(_stack(layer))
+        if first is not None and int(layer.rpartition(".")[2]) < int(first.layer.rpartition(".")[2]):
+            left |= {name for name in _names(model) if name.startswith(f"{layer}.")}
+        elif first is not None and layer == first.layer:
+            left |= {f"{layer}.{name}" for name in _before(row, first.kind, first.behind_sum)}
     return left
+
+
+def _stack(layer: str) -> str:
+    return layer.rpartition(".")[0]
+
+
+def _around(model: nn.Module, stack: str) -> set[str]:
+    """The modules of a stack of layers and those beside it, such as an encoder's last norm."""
+    parent = _stack(stack)
+    return {name for name in _names(model) if name.startswith(f"{parent}." if parent else "")}
 
 
 def _before(stack: Stack, kind: str, behind_sum: bool) -> Iterator[str]:

@@ -48,6 +48,16 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
+def refuse_wrapped(model: nn.Module, what: str) -> None:
+    """ValueError for a model inside DistributedDataParallel or PEFT, which would not see what is added or trained."""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError(f"{what} needs a model before DistributedDataParallel, which reads once what trains")
+    if any(kind.__name__ == "PeftModel" for kind in type(model).__mro__):
+        raise ValueError(
+            f"{what} needs a model that is no PeftModel: adapter_fast.integrations.peft has BottleneckConfig"
+        )
+
+
 def find_state(model: nn.Module) -> AdapterState | None:
     """The model's state, None without adapters; ValueError where they were added to another module than this."""
     state = model.__dict__.get(ATTRIBUTE)

@@ -79,6 +79,7 @@ def tune(output: Path, resume: bool, **options: Any) -> None:
 
     from .progress import Board
     from .screen import print_run, say
+    from .tuning import is_first_process
     from .tuning import tune as run
 
     console = Console()
@@ -87,7 +88,8 @@ def tune(output: Path, resume: bool, **options: Any) -> None:
         board.begin(label)
         outcome = run(settings, output, resume=resume, report=lambda event: board.handle(label, event))
         board.finish(label, say(*next(iter(outcome.results["metrics"].items()))))
-    print_run(console, outcome.results, output)
+    if is_first_process():
+        print_run(console, outcome.results, output)
 
 
 @click.command()

@@ -68,7 +68,9 @@ def tune(
 
 
 def _tune(settings: Settings, output: Path, resume: bool, checkpoints: bool, report: Report) -> Outcome:
-    check_output(output, settings, resume)
+    first = is_first_process()
+    if first:
+        check_output(output, settings, resume)
     data = load_task(settings)
     set_seed(settings.seed)
     loaded = load_model(settings.model, data.kind, data.label_names)
@@ -83,7 +85,8 @@ def _tune(settings: Settings, output: Path, resume: bool, checkpoints: bool, rep
     test = kind.encode(data.test, processor, data.label_names, settings)
     if precision_arguments(settings.precision)["fp16"] and not torch.cuda.is_available():
         raise UserError("precision fp16 needs a GPU, and there is none: expected auto, fp32 or bf16")
-    _claim(output, settings)
+    if first:
+        _claim(output, settings)
     report({"event": "ready", "sizes": data.sizes(), "labels": len(data.label_names), "new": new_parameters})
     trainer, watch = build_trainer(loaded, settings, parts, output / CHECKPOINTS, report, save=checkpoints)
     start = time.perf_counter()
@@ -112,8 +115,14 @@ def _tune(settings: Settings, output: Path, resume: bool, checkpoints: bool, rep
         "peak_meaning": watch.peak.meaning,
         **environment(),
     }
-    _finish(output, loaded, settings, results)
+    if first:
+        _finish(output, loaded, settings, results)
     return Outcome(results, logits)
+
+
+def is_first_process() -> bool:
+    """Whether this process writes and prints: of those that torchrun or accelerate launch starts, one does."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def check_output(output: Path, settings: Settings, resume: bool) -> None:
