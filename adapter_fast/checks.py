@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import sys
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +17,7 @@ ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "identity")
 PLAIN = (Tensor, torch.nn.Parameter)
 MEMORY_MODES = ("speed", "balanced", "lean")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_LARGEST = sys.float_info.max  # an int can be above it
 
 
 class Backend(NamedTuple):
@@ -53,7 +55,7 @@ def check_number(name: str, value: Any) -> None:
     """Raise unless value is a finite real number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
-    if not -math.inf < value < math.inf:  # the compiler can trace this, and not math.isfinite
+    if not -math.inf < value < math.inf or abs(value) > _LARGEST:  # the compiler can trace this, and not math.isfinite
         raise ValueError(f"{name} must be finite, got {value}")
 
 
@@ -62,6 +64,11 @@ def _check_tensor(name: str, tensor: Any) -> None:
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     if tensor.dtype not in DTYPES:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
+    if hasattr(tensor, "full_tensor"):  # asked so, since importing the type takes half a second
+        raise TypeError(
+            f"{name} must be a local tensor, got a DTensor: a tensor-parallel module in front of an adapter must have "
+            f"use_local_output=True, and a fully_shard model must be called as a whole"
+        )
 
 
 def _check_shape(name: str, tensor: Tensor, letters: str, expected: tuple[int, ...]) -> None:
@@ -184,12 +191,25 @@ def _check_one_by_one(
     check_memory(memory)
 
 
+def refused_derivative(what: str) -> RuntimeError:
+    """The error for a derivative that the fused adapter has not."""
+    return RuntimeError(
+        f"fused_adapter is differentiable once, in reverse mode: for {what} use ReferenceAdapter, reference_adapter or "
+        f"AdapterConfig(implementation='reference')"
+    )
+
+
 def autocast_dtype(device_type: str) -> torch.dtype | None:
     """The dtype that autocast gives matrix products on this device at the moment, None where it is off."""
     # Asked by name: torch.amp.is_autocast_available breaks the graph of torch.compile in torch 2.11.
     if device_type != "meta" and torch.is_autocast_enabled(device_type):
         return torch.get_autocast_dtype(device_type)
     return None
+
+
+def in_functorch() -> bool:
+    """Whether a transform of torch.func is at work: grad, vmap, jvp or another."""
+    return torch._C._are_functorch_transforms_active()
 
 
 def interpreting() -> bool:
@@ -213,6 +233,7 @@ def _cuda_support(index: int) -> str | None:
 
 # What torch.compiler.assume_constant_result sets, without its import of the whole compiler.
 interpreting._dynamo_marked_constant = True  # type: ignore[attr-defined]
+in_functorch._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _cuda_support._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

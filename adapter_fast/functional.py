@@ -7,10 +7,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import ops
-from .autograd import FusedAdapterFunction
-from .checks import Backend, autocast_dtype, check_arguments, select_backend
+from .autograd import FusedAdapterFunction, TransformableAdapterFunction
+from .checks import Backend, autocast_dtype, check_arguments, in_functorch, select_backend
 
 _NOTHING = nullcontext()
 
@@ -50,9 +51,13 @@ def fused_adapter(
         y [..., d], contiguous, in the dtype of x; under autocast in autocast's dtype, as nn.Linear's output is.
         float32 inputs honour torch.get_float32_matmul_precision().
 
+    torch.compile and torch.export see one opaque op: whoever reads an exported program with torch.export.load must
+    have imported adapter_fast. Of torch.func work grad, vjp, jacrev and vmap, over x and over stacked weights.
+
     Raises:
         TypeError: a tensor that is not floating point, weights of several dtypes, a residual of another dtype than x.
         ValueError: mismatched shapes or devices, an unknown activation or memory mode, a scale that is not finite.
+        RuntimeError: a second derivative (create_graph=True) or forward-mode differentiation is asked for.
     """
     check_arguments(x, w_down, b_down, w_up, b_up, residual, activation, scale, memory)
     add_x = residual is None or residual is x
@@ -64,7 +69,13 @@ def fused_adapter(
         other = None if other is None else other.to(dtype)
     backend = select_backend(x.device, x.dtype).name
     with _NOTHING if dtype is None else torch.autocast(device_type, enabled=False):
-        if torch.is_grad_enabled():
+        if forward_ad._current_level >= 0 or in_functorch():
+            if torch.compiler.is_compiling():
+                raise RuntimeError("fused_adapter cannot be compiled inside torch.func: use ReferenceAdapter there")
+            return TransformableAdapterFunction.apply(
+                x, w_down, b_down, w_up, b_up, other, add_x, activation, float(scale), backend
+            )
+        if torch.is_grad_enabled() and not torch.compiler.is_exporting():
             return FusedAdapterFunction.apply(
                 x, w_down, b_down, w_up, b_up, other, add_x, activation, float(scale), backend, memory
             )

@@ -1,56 +1,93 @@
-"""Two gloo processes on the CPU: data-parallel gradients of adapters equal those of one process."""
+"""Two gloo processes on the CPU, launched by torchrun: what data, sharded and tensor parallelism leave the same."""
 
+from __future__ import annotations
+
+import json
 import os
-import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
 
+import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from tiny_models import build, enlarge
+from tiny_trainer import train
 
-from adapter_fast import AdapterConfig, add_adapters, train_adapters
+from adapter_fast.ops import launch
+from adapter_fast.testing import Case, assert_case
 
-ROWS, LENGTH = 4, 9
-
-
-def tuned_model():
-    model = add_adapters(build("bert"), AdapterConfig(bottleneck=6, init_std=0.1))
-    return train_adapters(enlarge(model)).eval()
+TESTS = Path(__file__).parent
 
 
-def batch():
-    generator = torch.Generator().manual_seed(3)
-    ids = torch.randint(5, 60, (ROWS, LENGTH), generator=generator)
-    return ids, torch.randint(3, (ROWS,), generator=generator)
+def torchrun(folder: Path, speed: str) -> None:
+    """Run launch_checks.py's checks of this speed; AssertionError with what the one that failed said."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "0", "PYTHONPATH": str(TESTS.parent)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(TESTS / "launch_checks.py"), str(folder), speed]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    outcomes = {path.stem: json.loads(path.read_text()) for path in folder.glob("?.json")}
+    for rank, outcome in outcomes.items():
+        assert isinstance(outcome, list), f"process {rank}, {outcome}"
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert outcomes["0"] == outcomes["1"] and len(outcomes["0"]) > 10
 
 
-def gradients(model, ids, labels):
-    model(input_ids=ids, labels=labels).loss.backward()
-    inner = getattr(model, "module", model)
-    return {name: p.grad.clone() for name, p in inner.named_parameters() if p.grad is not None}
-
-
-def worker(rank, port, folder):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TRITON_INTERPRET="0")
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    ids, labels = batch()
-    mine = slice(rank * ROWS // 2, (rank + 1) * ROWS // 2)
-    parallel = torch.nn.parallel.DistributedDataParallel(tuned_model())
-    torch.save(gradients(parallel, ids[mine], labels[mine]), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_data_parallel_gradients_equal_one_process(tmp_path, monkeypatch):
+def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(worker, args=(port, str(tmp_path)), nprocs=2)
-    expected = gradients(tuned_model(), *batch())
-    assert any("adapter" in name for name in expected)
+    torchrun(tmp_path, "quick")
+    model, world = train(tmp_path / "single", rows=4)
+    assert world == 1
+    expected = dict(model.named_parameters())
+    start = dict(train(tmp_path / "start", rows=1)[0].named_parameters())
     for rank in (0, 1):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert found.keys() == expected.keys()
-        for name, grad in found.items():
-            torch.testing.assert_close(grad, expected[name], rtol=1e-4, atol=1e-6)
+        trained = torch.load(tmp_path / f"trained-{rank}.pt", weights_only=True)
+        assert trained.keys() == expected.keys()
+        for name, value in trained.items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+    assert any(not torch.allclose(start[name], value, rtol=1e-2) for name, value in trained.items())
+
+
+@pytest.mark.slow
+def test_two_processes_by_the_libraries_that_set_them_up(tmp_path):
+    torchrun(tmp_path, "slow")
+
+
+def test_launches_go_to_the_device_of_their_tensors(monkeypatch):
+    """Everything that launches runs inside the guard, and the guard enters a device that is not the current one."""
+    entered = []
+
+    @contextmanager
+    def guard(device):
+        entered.append(device)
+        yield
+        entered.pop()
+
+    def kernels(name):
+        module = real(name)
+        return type("Watched", (), {"__getattr__": lambda _, attribute: watched(getattr(module, attribute))})()
+
+    def watched(thing):
+        if not getattr(thing, "__name__", "").startswith("launch_"):
+            return thing
+
+        def launched(*args):
+            assert entered == [torch.device("cpu")], thing.__name__
+            seen.add(thing.__name__)
+            return thing(*args)
+
+        return launched
+
+    real, seen = launch._kernels, set()
+    monkeypatch.setattr(launch, "_on", guard)
+    monkeypatch.setattr(launch, "_kernels", kernels)
+    from adapter_fast import fused_adapter
+
+    assert_case(fused_adapter, Case(9, 12, 5))
+    assert {"launch_forward", "launch_dx", "launch_weight_grad", "launch_reduce"} <= seen
+    monkeypatch.undo()
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: device)
+    assert launch._on(torch.device("cuda", 1)) == torch.device("cuda", 1)
+    assert launch._on(torch.device("cuda", 0)) is launch._HERE
+    assert launch._on(torch.device("cpu")) is launch._HERE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,20 @@ def refuse_fully_sharded(model: nn.Module, what: str) -> None:
     """ValueError for a model inside fully_shard, which would not know parameters that come later."""
     if any(kind.__name__ == "FSDPModule" for module in model.modules() for kind in type(module).__mro__):
         raise ValueError(f"{what} needs a model before fully_shard, which does not see what is added later")
+
+
+def agree(model: nn.Module, adapters: Iterable[nn.Module]) -> None:
+    """Give new adapters the first process's weights, where the model is spread over processes.
+
+    Each process has drawn its own, and in a tensor-parallel model they stand for one adapter.
+    """
+    spread = next((parameter for parameter in model.parameters() if is_spread(parameter)), None)
+    if spread is None:
+        return
+    for group in spread.device_mesh.get_all_groups():  # type: ignore[attr-defined]
+        for adapter in adapters:
+            for parameter in adapter.parameters():
+                torch.distributed.broadcast(parameter.detach(), group=group, group_src=0)
 
 
 def whole(tensor: Tensor) -> Tensor:
