@@ -425,3 +425,5 @@ def test_wrapped_models_are_refused():
     wrapped = peft.get_peft_model(build(), peft.LoraConfig(target_modules=["query"]))
     with pytest.raises(ValueError, match=r"add_adapters needs a model that is no PeftModel: .*BottleneckConfig"):
         add_adapters(wrapped, config_of())
+    with pytest.raises(ValueError, match="load_adapters needs a model that is no PeftModel"):
+        load_adapters(wrapped, "nowhere")

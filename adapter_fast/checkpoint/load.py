@@ -15,7 +15,7 @@ from ..config import AdapterConfig
 from ..placement.container import site_of
 from ..placement.inject import add_adapters, check_new_name, remove_adapters
 from ..placement.sites import Site, find_sites, head_parameters, layer_norm_parameters, model_type_of
-from ..placement.state import activate, find_state, park, require_state, unwrap
+from ..placement.state import activate, find_state, park, refuse_wrapped, require_state, unwrap
 from .files import read_json, resolve
 from .hub_read import is_hub, read_hub, refuse_other_kinds
 from .record import (
@@ -63,6 +63,7 @@ def load_adapters(
             fit, another model family, an adapter of AdapterHub's that our op cannot compute (Compacter, gating,
             LayerNorms of its own …), a name that is taken. One line that names it.
     """
+    refuse_wrapped(model, "load_adapters")
     base = unwrap(model)
     path = resolve(directory)
     if not (path / CONFIG_FILE).is_file():
