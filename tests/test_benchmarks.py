@@ -533,8 +533,16 @@ def test_ctrl_c_is_a_clean_stop(tmp_path):
     assert "Traceback" not in errors
 
 
+@pytest.fixture
+def interruptible():
+    """A shell starts what it runs in the background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("where", ["warm", "peak", "sample", "last sample"])
-def test_ctrl_c_is_not_lost_in_a_callback(where, tmp_path, monkeypatch, capfd):
+def test_ctrl_c_is_not_lost_in_a_callback(where, tmp_path, monkeypatch, capfd, interruptible):
     """Python drops an exception that is raised in a finaliser, and torch.compile has many."""
 
     class Finalised:

@@ -33,23 +33,6 @@ def test_opcheck_forward(bias, residual, backend):
         torch.library.opcheck(OP.bottleneck_forward_save, (*arguments, save_h, save_slope, False))
 
 
-@pytest.mark.parametrize("residual", ["x", "tensor", "none"])
-def test_the_op_by_itself_is_differentiable(residual, backend):
-    """As an exported program calls it."""
-    case = Case(7, 12, 5, torch.float32, residual=residual, scale=0.5)
-    inputs, dy = make_inputs(case), grad_output(case)
-    arguments = forward_arguments(case, backend, **inputs)
-    torch.library.opcheck(OP.bottleneck_forward, arguments)
-    leaves = [inputs[name] for name in INPUTS if inputs[name] is not None]
-    found = torch.autograd.grad(OP.bottleneck_forward(*arguments), leaves, dy)
-    for value, expected in zip(found, torch.autograd.grad(call(fused_adapter, case, inputs), leaves, dy)):
-        torch.testing.assert_close(value, expected)
-    y = OP.bottleneck_forward(*arguments)
-    (dx,) = torch.autograd.grad(y, inputs["x"], dy, create_graph=True)
-    with pytest.raises(RuntimeError, match="for second derivatives use ReferenceAdapter"):
-        torch.autograd.grad(dx.sum() + inputs["x"].sum(), inputs["x"])
-
-
 def test_opcheck_strided_and_empty(backend):
     case = Case(6, 12, 5, torch.float32)
     for x in (torch.randn(6, 24)[:, ::2], torch.randn(2, 3, 12).transpose(0, 1), torch.empty(0, 12)):
