@@ -40,7 +40,7 @@ setup(
         "transformers>=5",
         "safetensors>=0.4.3",
     ],
-    extras_require={"tune": TUNE, "bench": BENCH, "peft": ["peft>=0.20"], "vision": ["pillow>=10"], "dev": DEV},
+    extras_require={"tune": TUNE, "bench": BENCH, "peft": ["peft>=0.21"], "vision": ["pillow>=10"], "dev": DEV},
     entry_points={"console_scripts": ["adapter-fast=adapter_fast.cli:main"]},
     classifiers=[
         "Operating System :: POSIX :: Linux",

@@ -236,6 +236,18 @@ def test_a_parallel_adapter_keeps_no_input_after_the_forward():
     assert not any(inlet.held for inlet in inlets)
 
 
+def test_a_model_whose_forward_failed_can_be_copied():
+    model = enlarge(add_adapters(build(), config_of(placement="parallel")))
+    expected = logits(model)
+    broken = model.bert.encoder.layer[0].intermediate.dense
+    hook = broken.register_forward_hook(lambda *_: 1 / 0)
+    model.bert.embeddings.requires_grad_(True)
+    with pytest.raises(ZeroDivisionError):
+        model(**inputs())
+    hook.remove()
+    assert torch.equal(logits(copy.deepcopy(model)), expected)
+
+
 def test_a_parallel_adapter_whose_sub_layer_was_not_entered_says_so():
     model = enlarge(add_adapters(build(), config_of(placement="parallel")))
     with pytest.raises(RuntimeError, match="ended without being entered"):

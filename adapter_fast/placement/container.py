@@ -42,6 +42,10 @@ class Inlet(nn.Module):
             self.held[thread] = (x, left - 1)
         return x
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what a forward that failed has left: a copy has no use for it, and a graph cannot be copied."""
+        return {**self.__dict__, "held": {}}
+
 
 def _thread() -> int:
     return 0 if torch.compiler.is_compiling() else get_ident()
