@@ -28,6 +28,12 @@ COMMANDS = {
     "push": Command(".tasks.share", "Upload a saved adapter to the Hugging Face hub.", (), "tune"),
     "pull": Command(".tasks.share", "Download an adapter from the Hugging Face hub.", (), "tune"),
     "demo": Command(".tasks.commands", "Tune MiniLM on Reuters-R8 four ways.", ("accelerate", "sklearn"), "tune"),
+    "experiment": Command(
+        ".tasks.experiments.commands",
+        "The paper's experiments: glue, classification, squad, tradeoff, sequential, ablation.",
+        ("accelerate", "sklearn", "scipy", "matplotlib"),
+        "experiments",
+    ),
     "bench": Command(".benchmarks.commands", "Time and weigh adapters against their peers.", ("matplotlib",), "bench"),
     "profile": Command(
         ".profiler.commands", "Latency of a model with adapters, layer by layer.", ("matplotlib",), "bench"
@@ -80,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error), BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted; tune goes on with --resume", INTERRUPTED)
+        return _fail("interrupted; tune goes on with --resume, experiment with the same command", INTERRUPTED)
     return 0
 
 

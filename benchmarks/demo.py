@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from adapter_fast.benchmarks.markdown import table
 from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.rows import ResultsError
 from adapter_fast.profiler.files import write_whole
 from adapter_fast.profiler.machine import slug
+from adapter_fast.tasks.markdown import table
 
 METHODS = {"head": "head only", "reference": "adapters (reference)", "fused": "adapters (fused)"}
 METHODS |= {"full": "full fine-tuning"}

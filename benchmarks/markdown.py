@@ -22,6 +22,7 @@ from adapter_fast.benchmarks.compare import (
 )
 from adapter_fast.benchmarks.rows import Row
 from adapter_fast.benchmarks.wording import absences, label, machine, millions, number, remarks, time_unit, versions
+from adapter_fast.tasks.markdown import table
 
 
 def op_table(rows: Sequence[Row]) -> str:
@@ -125,12 +126,6 @@ def memory_table(rows: Sequence[Row]) -> str:
         lines.append([_sizes(next(iter(group.values()))), phase, *cells])
     said = ["Peak MB of one call above its inputs, what the backward keeps included (in parentheses: over reference's)"]
     return table(["tokens, d, m", "phase", *map(label, names)], lines) + _caption(rows, said)
-
-
-def table(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    rows = [titles, ["---"] * len(titles), *([cell.replace("|", "\\|") for cell in line] for line in lines)]
-    return "".join("|" + "".join(f" {cell} |" if cell else " |" for cell in row) + "\n" for row in rows)
 
 
 def _caption(rows: Sequence[Row], said: Sequence[str], mode: str = "", reasons: bool = True) -> str:

@@ -40,13 +40,14 @@ def load_model(name: str, kind: Kind, label_names: list[str]) -> Loaded:
     labels = {
         "id2label": dict(enumerate(label_names)),
         "label2id": {label: i for i, label in enumerate(label_names)},
-        "ignore_mismatched_sizes": True,
     }
+    named = bool(label_names) and "num_labels" not in kind.head_config
+    head = {**(labels if named else {}), **kind.head_config}
     try:
         kind = kind.for_model(AutoConfig.from_pretrained(where))
         processor = kind.load_processor(where)
         model, report = kind.auto_class.from_pretrained(
-            where, output_loading_info=True, **(labels if label_names else {})
+            where, output_loading_info=True, ignore_mismatched_sizes=bool(head), **head
         )
     except UserError as error:
         raise UserError(f"model {name!r} {error}") from error

@@ -1,0 +1,74 @@
+"""Finished runs on disk: one JSON file each, written whole, and claimed by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...profiler.files import write_whole
+from ..errors import UserError
+
+ROWS, CLAIMS, KEPT = "runs", "claims", "kept"
+
+
+class Store:
+    """A directory of runs: runs/<key>.json, and what later runs need of them in kept/<key>/.
+
+    A run that is killed leaves no row, and its claim goes with its process: the next process does it again.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        if directory.exists() and not directory.is_dir():
+            raise UserError(f"output {directory} is a file: expected a directory")
+        try:
+            for name in (ROWS, CLAIMS):
+                (directory / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output {directory} cannot be written: {error.strerror}") from None
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        """A finished run's row; None where there is none, or one that no JSON reader takes."""
+        if key not in self._known:
+            try:
+                row = json.loads((self.directory / ROWS / f"{key}.json").read_text("utf-8"))
+            except (FileNotFoundError, ValueError):
+                return None
+            self._known[key] = row
+        return self._known[key]
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Every finished run by key."""
+        keys = sorted(path.stem for path in (self.directory / ROWS).glob("*.json") if not path.name.startswith("."))
+        found = {key: self.find(key) for key in keys}
+        return {key: row for key, row in found.items() if row is not None}
+
+    def write(self, key: str, row: dict[str, Any]) -> None:
+        """Keep a finished run's row, whole or not at all."""
+        write_whole(self.directory / ROWS / f"{key}.json", json.dumps(row, indent=1, allow_nan=False) + "\n")
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Whether this process may do the run; the system takes the claim back when the process ends, however it does.
+
+        A file system that cannot lock (some network ones) raises UserError.
+        """
+        path = self.directory / CLAIMS / key
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            except OSError as error:
+                raise UserError(f"output {self.directory} cannot lock files: {error.strerror}") from None
+            yield True
+
+    def kept(self, key: str) -> Path:
+        """Where a run keeps what later ones need."""
+        return self.directory / KEPT / key
