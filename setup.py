@@ -10,6 +10,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "adapter_fast/__init__.py
 README = HERE / "README.md"
 
 TUNE = ["accelerate>=1.1", "click>=8", "rich>=13", "scikit-learn>=1.3"]
+EXPERIMENTS = [*TUNE, "datasets>=3", "matplotlib>=3.8", "scipy>=1.10"]
 BENCH = ["click>=8", "matplotlib>=3.8", "peft>=0.20", "pytest>=8", "pytest-benchmark>=5", "rich>=13"]
 DEV = [
     "hypothesis>=6",
@@ -32,7 +33,11 @@ setup(
     license_files=["LICENSE"],
     # kernels/ has no __init__.py on purpose (see kernels/README.md), so find_packages does not see it.
     packages=[*find_packages(include=["adapter_fast", "adapter_fast.*"]), "adapter_fast.kernels"],
-    package_data={"adapter_fast": ["py.typed"], "adapter_fast.kernels": ["tuned/*.json"]},
+    package_data={
+        "adapter_fast": ["py.typed"],
+        "adapter_fast.kernels": ["tuned/*.json"],
+        "adapter_fast.tasks.experiments": ["docs_questions/*.json"],
+    },
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.11",
@@ -40,7 +45,14 @@ setup(
         "transformers>=5",
         "safetensors>=0.4.3",
     ],
-    extras_require={"tune": TUNE, "bench": BENCH, "peft": ["peft>=0.21"], "vision": ["pillow>=10"], "dev": DEV},
+    extras_require={
+        "tune": TUNE,
+        "experiments": EXPERIMENTS,
+        "bench": BENCH,
+        "peft": ["peft>=0.21"],
+        "vision": ["pillow>=10"],
+        "dev": DEV,
+    },
     entry_points={"console_scripts": ["adapter-fast=adapter_fast.cli:main"]},
     classifiers=[
         "Operating System :: POSIX :: Linux",

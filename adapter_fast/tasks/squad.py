@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,35 +49,44 @@ def read_questions(path: str | Path) -> Questions:
         content = json.loads(read_text(path, "SQuAD's JSON"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
+    return check_questions(str(path), _entries(path, content))
+
+
+def check_questions(source: str, entries: Iterable[tuple[str, str, Any]]) -> Questions:
+    """The questions of (where it stands, context, entry), an entry being one of SQuAD's qas: id, question, answers.
+
+    Raises:
+        UserError: what `read_questions` raises about an entry; no entries.
+    """
     seen: set[str] = set()
     rows = []
-    for where, context, entry in _entries(path, content):
+    for where, context, entry in entries:
         row = _question(where, context, entry)
         if row[0] in seen:
-            raise UserError(f"{path}: the question id {row[0]!r} occurs twice")
+            raise UserError(f"{source}: the question id {row[0]!r} occurs twice")
         seen.add(row[0])
         rows.append(row)
     if not rows:
-        raise UserError(f"{path} has no questions")
-    return Questions(str(path), *(list(column) for column in zip(*rows)))
+        raise UserError(f"{source} has no questions")
+    return Questions(source, *(list(column) for column in zip(*rows)))
 
 
 def _entries(path: Path, content: Any) -> Iterator[tuple[str, str, Any]]:
     """Where it stands, its context and the entry, for each question."""
-    for i, article in enumerate(_get(f"{path}", content, "data", list)):
-        for j, paragraph in enumerate(_get(f"{path}: data[{i}]", article, "paragraphs", list)):
+    for i, article in enumerate(get_field(f"{path}", content, "data", list)):
+        for j, paragraph in enumerate(get_field(f"{path}: data[{i}]", article, "paragraphs", list)):
             where = f"{path}: data[{i}].paragraphs[{j}]"
-            context = _get(where, paragraph, "context", str)
-            for k, entry in enumerate(_get(where, paragraph, "qas", list)):
+            context = get_field(where, paragraph, "context", str)
+            for k, entry in enumerate(get_field(where, paragraph, "qas", list)):
                 yield f"{where}.qas[{k}]", context, entry
 
 
 def _question(where: str, context: str, entry: Any) -> tuple[str, str, str, list[Answer]]:
-    name = _get(where, entry, "id", str)
-    question = _get(where, entry, "question", str)
+    name = get_field(where, entry, "id", str)
+    question = get_field(where, entry, "question", str)
     answers = []
-    for answer in _get(where, entry, "answers", list):
-        text, start = _get(where, answer, "text", str), _get(where, answer, "answer_start", int)
+    for answer in get_field(where, entry, "answers", list):
+        text, start = get_field(where, answer, "text", str), get_field(where, answer, "answer_start", int)
         if not text.strip():
             raise UserError(f"{where}: question {name!r} has an empty answer")
         if start < 0 or context[start : start + len(text)] != text:
@@ -92,7 +101,8 @@ def _question(where: str, context: str, entry: Any) -> tuple[str, str, str, list
     return name, question, context, answers
 
 
-def _get(where: str, value: Any, key: str, kind: type) -> Any:
+def get_field(where: str, value: Any, key: str, kind: type) -> Any:
+    """The value of an object's field; UserError where it has none, or one of another type."""
     if not isinstance(value, dict) or key not in value:
         raise UserError(f"{where} has no {key!r}: expected SQuAD v1.1's JSON")
     found = value[key]

@@ -82,10 +82,14 @@ def _check_room(
 
 
 def answer_tokens(window: Window, answer: Answer) -> tuple[int, int] | None:
-    """The first and last token of an answer in its window, counted from the window's start; None where it is cut."""
-    begin, end = answer.start, answer.start + len(answer.text)
+    """The first and last token of an answer in its window, counted from the window's start; None where it is cut.
+
+    White space around the answer is not looked for: no token has it.
+    """
+    begin = answer.start + len(answer.text) - len(answer.text.lstrip())
+    end = answer.start + len(answer.text.rstrip())
     inside = [i for i, (first, last) in enumerate(window.characters) if first < end and last > begin]
-    if not inside or window.characters[inside[0]][0] > begin or window.characters[inside[-1]][1] < end:
+    if not inside or window.characters[0][0] > begin or window.characters[-1][1] < end:
         return None
     return window.first + inside[0], window.first + inside[-1]
 
