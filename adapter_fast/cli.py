@@ -40,7 +40,10 @@ COMMANDS = {
     ),
     "doctor": Command(".profiler.commands", "Versions, device, backend, and a self-check.", (), "bench"),
     "report": Command(
-        ".benchmarks.commands", "Write the README's tables and figures from the results.", ("matplotlib",), "bench"
+        ".benchmarks.commands",
+        "Write the pages' tables and figures from the results.",
+        ("matplotlib", "scipy", "sklearn"),
+        "experiments",
     ),
 }
 ALWAYS = ("click", "rich")

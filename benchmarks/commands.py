@@ -168,14 +168,19 @@ def _progress(total: int) -> Iterator:
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Only say whether README and figures agree with the results.")
+@click.option("--check", is_flag=True, help="Only say whether pages and figures agree with the results.")
 @click.option(
     "--keep-demo",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A demo's results.json to put among the others first.",
 )
-def report(check: bool, keep_demo: Path | None) -> None:
-    """Write every table and figure of the README from benchmarks/results/."""
+@click.option(
+    "--keep-experiments",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="What `adapter-fast experiment` wrote to: its results are put among the others first.",
+)
+def report(check: bool, keep_demo: Path | None, keep_experiments: Path | None) -> None:
+    """Write every table and figure of README.md and docs/paper.md from benchmarks/results/."""
     from adapter_fast.benchmarks.provenance import CHECKOUT
     from adapter_fast.benchmarks.report import report as write
     from adapter_fast.benchmarks.rows import ResultsError
@@ -183,7 +188,7 @@ def report(check: bool, keep_demo: Path | None) -> None:
     if CHECKOUT is None:
         raise click.UsageError("the README and its results come with a checkout, and this is an installed package")
     try:
-        code = write(check, keep_demo)
+        code = write(check, keep_demo, keep_experiments)
     except ResultsError as error:
         raise click.ClickException(str(error)) from error
     if code:

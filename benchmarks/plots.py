@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from adapter_fast.benchmarks.figures.latency import latency_figure
 from adapter_fast.benchmarks.figures.speedup import speedup_figure
 from adapter_fast.benchmarks.rows import Row
 from adapter_fast.profiler.files import write_whole
+from adapter_fast.tasks.experiments.figures.sheet import STYLE, picture
 
 PAINTERS: dict[str, Callable[[Sequence[Row]], Any]] = {
     "speedup": speedup_figure,
@@ -31,7 +31,6 @@ FIGURES = {
     "memory": ("memory", "peak memory of each provider"),
     "latency": ("latency", "latency percentiles of a forward pass of the whole model with each provider"),
 }
-DPI = 150
 _MARK = "rows sha256:"
 
 
@@ -45,15 +44,13 @@ def draw(
     """
     import matplotlib
 
-    from adapter_fast.benchmarks.figures.sheet import STYLE
-
     directory.mkdir(parents=True, exist_ok=True)
     written = []
     for name, rows in drawable(rows_by_suite).items():
         with matplotlib.rc_context(STYLE):
             figure = PAINTERS[name](rows)
             for kind in formats:
-                written.append(_save(figure, directory / f"{name}.{kind}", digest(rows)))
+                written.append(write_whole(directory / f"{name}.{kind}", picture(figure, kind, digest(rows))))
     return written
 
 
@@ -82,8 +79,12 @@ def _something(name: str, rows: Sequence[Row]) -> bool:
 
 def digest(rows: Sequence[Row]) -> str:
     """sha256 over the rows, which changes with any figure in them."""
-    text = json.dumps([asdict(row) for row in rows], sort_keys=True)
-    return _MARK + hashlib.sha256(text.encode()).hexdigest()
+    return digest_values([asdict(row) for row in rows])
+
+
+def digest_values(values: Any) -> str:
+    """sha256 over any values that JSON has."""
+    return _MARK + hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def digest_of(path: Path) -> str | None:
@@ -98,14 +99,3 @@ def digest_of(path: Path) -> str | None:
             return image.info.get("Description")
     except UnidentifiedImageError:
         return None
-
-
-def _save(figure: Any, path: Path, mark: str) -> Path:
-    """Written beside, then renamed. No date and no version of matplotlib in it: the same rows give the same file."""
-    metadata = {
-        "Description": mark,
-        **({"Software": None} if path.suffix == ".png" else {"Date": None, "Creator": None}),
-    }
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=DPI, format=path.suffix[1:], metadata=metadata)
-    return write_whole(path, picture.getvalue())

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapter_fast.benchmarks.compare import MODES, adapter_parameters, dtypes, groups, model_size, over_bare, providers
-from adapter_fast.benchmarks.figures.sheet import WIDTH, colour, seen, sheet
+from adapter_fast.benchmarks.figures.sheet import colour, seen, sheet
 from adapter_fast.benchmarks.rows import Row
 from adapter_fast.benchmarks.wording import label, millions, time_unit
+from adapter_fast.tasks.experiments.figures.sheet import WIDTH
 
 
 def latency_figure(rows: Sequence[Row]) -> Any:

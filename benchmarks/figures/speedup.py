@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapter_fast.benchmarks.compare import MODES, best_mode, groups, speedup, variant
-from adapter_fast.benchmarks.figures.sheet import TOKENS, WIDTH, families_of, seen, sheet, short
+from adapter_fast.benchmarks.figures.sheet import TOKENS, families_of, seen, sheet, short
 from adapter_fast.benchmarks.rows import Row
+from adapter_fast.tasks.experiments.figures.sheet import WIDTH
 
 
 def speedup_figure(rows: Sequence[Row]) -> Any:

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapter_fast.benchmarks.figures.sheet import STYLE
 from adapter_fast.benchmarks.provenance import CHECKOUT, RESULTS
 from adapter_fast.benchmarks.rows import Row, read_rows
 from adapter_fast.benchmarks.traffic import (
@@ -39,6 +38,7 @@ from adapter_fast.benchmarks.traffic import (
 )
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem
 from adapter_fast.profiler.files import write_whole
+from adapter_fast.tasks.experiments.figures.sheet import STYLE
 
 T, D, M = 65536, 1024, 64  # the shape of the pictures
 GPU: dict[str, Any] = {"x_bytes": 2, "w_bytes": 2, "precision": "ieee", "arch": "sm_90", "sms": 132}

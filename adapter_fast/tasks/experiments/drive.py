@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ...profiler.files import write_whole
 from ...profiler.quiet import quiet_transformers
 from .engine import Watcher, run_grid
-from .figures.sheet import STYLE
+from .figures.sheet import STYLE, picture
 from .find import Experiment
 from .lab import Lab
 from .options import Options
 from .result import Result
 from .store import Store
 
-TABLE, RESULTS, FORMATS, DPI = "table.md", "results.json", ("png", "svg"), 150
+TABLE, RESULTS, FORMATS = "table.md", "results.json", ("png", "svg")
 
 
 def run_experiment(
@@ -51,13 +49,5 @@ def draw(experiment: Experiment, result: Result, directory: Path) -> list[Path]:
     written = []
     with matplotlib.rc_context(STYLE):
         for name, figure in experiment.figures(result).items():
-            written += [write_whole(directory / f"{name}.{kind}", _picture(figure, kind)) for kind in FORMATS]
+            written += [write_whole(directory / f"{name}.{kind}", picture(figure, kind)) for kind in FORMATS]
     return written
-
-
-def _picture(figure: Any, kind: str) -> bytes:
-    """Without date and version of matplotlib: the same rows give the same file."""
-    metadata: dict[str, None] = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=DPI, format=kind, metadata=metadata)
-    return picture.getvalue()

@@ -40,6 +40,7 @@ class Pool:
         """A model with a head for these labels, newly drawn from torch's generator; its base is shared: see own."""
         first = self.load(kind)
         config: Any = copy.deepcopy(first.model.config)
+        config.problem_type = None  # that of the kind that came first
         if label_names:
             config.id2label = dict(enumerate(label_names))
             config.label2id = {label: number for number, label in enumerate(label_names)}

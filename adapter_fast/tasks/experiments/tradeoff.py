@@ -19,7 +19,7 @@ from .options import Options
 from .result import Result
 from .task import Task
 from .texts import read_tasks
-from .wording import caption, scored, share
+from .wording import caption, scored, share, signed
 
 __all__ = ["HELP", "PAPER", "QUICK", "figures", "plan", "read_tasks", "table"]
 
@@ -58,7 +58,7 @@ def table(result: Result) -> str:
             point["name"],
             f"{point['trained']:,.0f} ({share(point['share'])})",
             *(scored(point["summaries"].get(task)) for task in tasks),
-            " / ".join(f"{value:+.1f}" for value in point["deltas"]),
+            " / ".join(signed(value) for value in point["deltas"]),
         ]
         for point in points
     ]

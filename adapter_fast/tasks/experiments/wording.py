@@ -14,6 +14,12 @@ def percent(value: float, spread: float = math.nan) -> str:
     return f"{100 * value:.1f}" + ("" if math.isnan(spread) else f" ± {100 * spread:.1f}")
 
 
+def signed(points: float) -> str:
+    """A difference in points: +0.4, −1.2; a plain 0.0 where nothing is left after rounding."""
+    rounded = round(points, 1)
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
+
+
 def scored(summary: Summary | None, part: str = "test", metric: str | None = None) -> str:
     """A cell's mean over seeds ± standard error; "not run" without one."""
     return "not run" if summary is None else percent(summary.mean(part, metric), summary.spread(part, metric))
@@ -34,6 +40,7 @@ def caption(rows: Sequence[Row], options: Options, *said: str) -> str:
     first = rows[0]
     sizes = sorted({f"{row['sizes']['train']:,}" for row in rows})
     epochs = ", ".join(map(str, options.epochs))
+    seeds = f"{options.seeds} seed{'s' if options.seeds > 1 else ''}"
     rates = "; ".join(
         f"{method} {', '.join(f'{rate:g}' for rate in own)}" for method, own in sorted(options.rates.items())
     )
@@ -41,7 +48,7 @@ def caption(rows: Sequence[Row], options: Options, *said: str) -> str:
         f"{first['model']}, {first['device']}, torch {first['versions']['torch']}, {first['precision']}",
         f"{' or '.join(sizes)} training examples a task, at most {options.max_length} tokens, "
         f"batch {options.batch_size}",
-        f"{options.seeds} seeds; learning rates tried: {rates}; epochs: {epochs}",
+        f"{seeds}; learning rates tried: {rates}; epochs: {epochs}",
         *said,
     ]
     diverged = sum(row["diverged"] for row in rows)
