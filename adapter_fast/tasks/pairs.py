@@ -1,0 +1,28 @@
+"""Texts and pairs of texts, with labels, with scores, or with neither."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .rows import Rows
+
+
+@dataclass(frozen=True)
+class TextPairs(Rows):
+    """Single texts, or pairs of them; a leaderboard's test part has no labels.
+
+    Attributes:
+        seconds: the texts' partners; None for a task of single texts.
+        labels: class names, or for regression numbers; None for a part without.
+    """
+
+    ids: list[str]
+    firsts: list[str]
+    seconds: list[str] | None = None
+    labels: list[str] | list[float] | None = None
+
+    def strata(self) -> list[str] | None:
+        """The labels, where they are classes."""
+        if self.labels is None or any(isinstance(label, float) for label in self.labels):
+            return None
+        return [str(label) for label in self.labels]
