@@ -74,16 +74,16 @@ peers: $(READY) $(PEERS)  ## AdapterHub's library in a folder of its own, for be
 OFFLINE := --model minilm --seeds 3 --train-size 320 --batch-size 16 --max-length 32 --precision bf16 --workers 2
 TEXTS := --data reuters-r8 --data reuters-r52 --data 20newsgroups --data election-tweets \
   --validation-size 150 --test-size 300
-SWEEP := --sweep-seeds 1 --epochs 12 --lr adapters=1e-3,3e-3 --lr layer-norms=5e-3 --lr head=1e-2 \
+SWEEP := --sweep-seeds 2 --epochs 12 --lr adapters=1e-3,3e-3 --lr layer-norms=5e-3 --lr head=1e-2 \
   --lr full=1e-4,3e-4 --lr top=3e-4 --bottleneck 2,8,64 --top-layers 1,3
 EXPERIMENT := -m adapter_fast experiment
 
 paper: $(READY)  ## the paper's experiments on the offline data, under two hours on 2 cores; then the report
 	$(PY) $(EXPERIMENT) tradeoff $(OFFLINE) $(TEXTS) $(SWEEP)
 	$(PY) $(EXPERIMENT) classification $(OFFLINE) $(TEXTS) $(SWEEP)
-	$(PY) $(EXPERIMENT) sequential $(OFFLINE) $(TEXTS) --epochs 5 --lr adapters=3e-3 --lr full=3e-4 --bottleneck 8
+	$(PY) $(EXPERIMENT) sequential $(OFFLINE) $(TEXTS) --epochs 4 --lr adapters=3e-3 --lr full=3e-4 --bottleneck 8
 	$(PY) $(EXPERIMENT) ablation $(OFFLINE) --data 20newsgroups --validation-size 150 --test-size 300 \
-	  --epochs 10 --lr 3e-3 --bottleneck 64 --init-std 1e-7,1e-4,1e-2,3e-2,1e-1,1
+	  --epochs 8 --lr 3e-3 --bottleneck 64 --init-std 1e-7,1e-4,1e-2,3e-2,1e-1,1
 	$(PY) -m adapter_fast report --keep-experiments runs/experiments
 
 bench: $(READY) $(PEERS)  ## time and peak memory on this CPU against every peer: table, JSON and plots; minutes

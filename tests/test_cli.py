@@ -157,7 +157,8 @@ def test_an_interrupt_says_how_to_go_on(
 
     monkeypatch.setattr(tuning, "tune", interrupted)
     assert main(tune_arguments(tiny, tmp_path / "run")) == cli.INTERRUPTED
-    assert capsys.readouterr().err.strip() == "adapter-fast: interrupted; tune goes on with --resume, experiment with the same command"
+    error = capsys.readouterr().err.strip()
+    assert error == "adapter-fast: interrupted; tune goes on with --resume, experiment with the same command"
 
 
 def test_help_imports_nothing_heavy() -> None:

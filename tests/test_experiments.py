@@ -24,6 +24,7 @@ from adapter_fast.placement.sites import find_sites, layer_norm_parameters
 from adapter_fast.recipe import train_top_layers
 from adapter_fast.tasks.errors import UserError
 from adapter_fast.tasks.experiments import cache, classification, drive, pool
+from adapter_fast.tasks.experiments.ablation import span_scores
 from adapter_fast.tasks.experiments.cells import Cell, summarize
 from adapter_fast.tasks.experiments.cells import plan as plan_cells
 from adapter_fast.tasks.experiments.engine import run_grid
@@ -35,6 +36,7 @@ from adapter_fast.tasks.experiments.result import Result, read_result
 from adapter_fast.tasks.experiments.screen import Silence
 from adapter_fast.tasks.experiments.store import Store
 from adapter_fast.tasks.experiments.texts import read_tasks
+from adapter_fast.tasks.experiments.wording import signed
 from adapter_fast.tasks.kinds.text import TextClassification
 
 ROOT = Path(__file__).parents[1]
@@ -521,6 +523,27 @@ def test_a_run_that_diverges_is_a_row_that_says_so(world: Path, tmp_path: Path) 
     assert any(row["diverged"] for row in result.rows)
     assert all(np.isfinite(row["choose_by"]) for row in result.rows)
     assert "runs diverged" in classification.table(result)
+
+
+def test_differences_have_a_sign_or_are_nothing() -> None:
+    assert [signed(value) for value in (0.44, -1.16, -0.04, 0.0)] == ["+0.4", "−1.2", "0.0", "0.0"]
+
+
+def test_spans_of_several_sizes_and_sweeps_are_told_apart(finished: Result) -> None:
+    template = next(row for row in finished.rows if row["method"] == "adapters" and row["bottleneck"] == 2)
+
+    def trained(m: int, seed: int, lr: float, without: float) -> dict:
+        scores = {"none": 0.9, "0-0": without, "0-1": 0.3, "1-1": 0.7}
+        changes = {"bottleneck": m, "seed": seed, "lr": lr, "spans": True, "span_scores": scores}
+        return {**template, **changes, "choose_by": lr}
+
+    rows = [trained(2, 0, 0.1, 0.8), trained(2, 1, 0.1, 0.6), trained(2, 0, 0.01, 0.0)]
+    assert span_scores(rows) == {"first": {"none": 0.9, "0-0": pytest.approx(0.7), "0-1": 0.3, "1-1": 0.7}}
+    both = span_scores([*rows, trained(4, 0, 0.1, 0.5)])
+    assert {name: scores["0-0"] for name, scores in both.items()} == {
+        "first, m = 2": pytest.approx(0.7),
+        "first, m = 4": 0.5,
+    }
 
 
 def test_norms_of_the_tiny_model_are_as_counted_here(world: Path) -> None:

@@ -108,12 +108,14 @@ def _variant(summary: Summary) -> str:
 
 
 def span_scores(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """By task, the mean over seeds of the validation score without each span of layers."""
+    """By task (and m, where there are several), the mean over seeds of the validation score without each span."""
+    summaries = [summary for summary in summarize(rows) if summary["spans"]]
+    several = len({summary["bottleneck"] for summary in summaries}) > 1
     found: dict[str, dict[str, float]] = {}
-    for task in dict.fromkeys(row["task"] for row in rows):
-        own = [row["span_scores"] for row in rows if row["task"] == task and row["spans"]]
-        if own:
-            found[task] = {span: float(np.mean([scores[span] for scores in own])) for span in own[0]}
+    for summary in summaries:
+        name = f"{summary['task']}, m = {summary['bottleneck']}" if several else summary["task"]
+        own = [row["span_scores"] for row in summary.rows]
+        found[name] = {span: float(np.mean([scores[span] for scores in own])) for span in own[0]}
     return found
 
 
