@@ -83,7 +83,7 @@ paper: $(READY)  ## the paper's experiments on the offline data, under two hours
 	$(PY) $(EXPERIMENT) classification $(OFFLINE) $(TEXTS) $(SWEEP)
 	$(PY) $(EXPERIMENT) sequential $(OFFLINE) $(TEXTS) --epochs 4 --lr adapters=3e-3 --lr full=3e-4 --bottleneck 8
 	$(PY) $(EXPERIMENT) ablation $(OFFLINE) --data 20newsgroups --validation-size 150 --test-size 300 \
-	  --epochs 8 --lr 3e-3 --bottleneck 64 --init-std 1e-7,1e-4,1e-2,3e-2,1e-1,1
+	  --epochs 6 --lr 3e-3 --bottleneck 64 --init-std 1e-7,1e-4,1e-2,3e-2,1e-1,1
 	$(PY) -m adapter_fast report --keep-experiments runs/experiments
 
 bench: $(READY) $(PEERS)  ## time and peak memory on this CPU against every peer: table, JSON and plots; minutes
