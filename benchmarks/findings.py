@@ -12,7 +12,7 @@ from adapter_fast.tasks.experiments.cells import Summary, summarize
 from adapter_fast.tasks.experiments.result import Result
 from adapter_fast.tasks.experiments.sequential.accuracy import courses
 from adapter_fast.tasks.experiments.task import VALIDATION
-from adapter_fast.tasks.experiments.wording import percent, share
+from adapter_fast.tasks.experiments.wording import percent, share, signed
 
 NEAR = 1.0  # points of full fine-tuning that count as close to it
 PLATEAU = 1e-2  # the scale up to which the paper's scores are level (section 3.6)
@@ -83,7 +83,7 @@ def _tradeoff(result: Result) -> str:
 
 
 def _median(point: dict[str, list[float]]) -> str:
-    return f"{point['deltas'][1]:+.1f} points, median over tasks".replace("-", "−")
+    return f"{signed(point['deltas'][1])} points, median over tasks"
 
 
 def _sequential(result: Result) -> str:

@@ -85,7 +85,7 @@ def test_tradeoff_percentiles_and_shares():
     assert points["adapters, m = 2"]["trained"] == trained
     assert points["adapters, m = 2"]["share"] == pytest.approx(trained / BASE)
     line = next(own for own in cells(tradeoff.table(samples.result(tradeoff, scored_runs()))) if "m = 4" in own[0])
-    assert line[2:] == ["89.0 ± 1.0", "81.0 ± 1.0", "-2.2 / -1.0 / +0.2"]
+    assert line[2:] == ["89.0 ± 1.0", "81.0 ± 1.0", "−2.2 / −1.0 / +0.2"]
 
 
 def test_findings_are_computed_from_the_rows():

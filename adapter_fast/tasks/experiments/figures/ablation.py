@@ -10,6 +10,7 @@ import numpy as np
 
 from ..cells import Summary
 from ..result import Result
+from ..wording import signed
 from .methods import origin
 from .sheet import PALETTE, WIDTH, sheet
 
@@ -44,7 +45,7 @@ def spans_figure(span_scores: Mapping[str, Mapping[str, float]], result: Result)
         for (first, last), value in np.ndenumerate(change):
             if not math.isnan(value):
                 shade = "white" if value < 0.5 * worst else "black"
-                text = f"{value:+.1f}".replace("-", "−")
+                text = signed(value)
                 panel.text(last, first, text, ha="center", va="center", fontsize=6.5, color=shade)
         panel.set_title(f"{task} ({100 * span_scores[task]['none']:.1f} with all)")
         panel.set_xticks(range(len(change)))
