@@ -440,6 +440,24 @@ def test_below_the_lowest_adapter_there_is_no_backward(world: Path, tmp_path: Pa
     assert needs == [False, True]
 
 
+def test_the_quick_form_of_sequential(world: Path, tmp_path: Path) -> None:
+    data = ["--data", str(world / "first.csv"), "--data", str(world / "second.csv")]
+    given = ["--model", str(world / "model"), *data, "--seeds", "1", "--output", str(tmp_path)]
+    assert main(["experiment", "sequential", "--quick", *given]) == 0
+    rows = read_result(tmp_path / "sequential" / "results.json").rows
+    chains = [row for row in rows if "chain" in row]
+    assert [(row["method"], len(row["chain"])) for row in chains] == [
+        *(("adapters", 1), ("adapters", 2), ("sequential", 1), ("sequential", 2), ("joint", 2))
+    ]
+    m, base = chains[1]["bottleneck"], chains[1]["base_parameters"]
+    own = {"adapter": 2 * LAYERS * (2 * m * HIDDEN + HIDDEN + m), "layer_norm": NORMS, "head": HEAD}
+    assert chains[1]["stored"] == {"first": own, "second": own}
+    table = (tmp_path / "sequential" / "table.md").read_text()
+    line = next(line for line in table.splitlines() if "an adapter a task" in line)
+    assert "exactly 0" in line and f"{(base + 2 * sum(own.values())) / base:.2f}×" in line
+    assert (tmp_path / "sequential" / "sequential.png").stat().st_size > 5000
+
+
 @pytest.mark.parametrize("name", ["classification", "tradeoff", "ablation"])
 def test_the_quick_form_writes_table_and_plots(name: str, world: Path, tmp_path: Path, capsys) -> None:
     given = ["--model", str(world / "model"), "--data", str(world / "first.csv"), "--output", str(tmp_path)]
