@@ -81,7 +81,7 @@ EXPERIMENT := -m adapter_fast experiment
 paper: $(READY)  ## the paper's experiments on the offline data, under two hours on 2 cores; then the report
 	$(PY) $(EXPERIMENT) tradeoff $(OFFLINE) $(TEXTS) $(SWEEP)
 	$(PY) $(EXPERIMENT) classification $(OFFLINE) $(TEXTS) $(SWEEP)
-	$(PY) $(EXPERIMENT) sequential $(OFFLINE) $(TEXTS) --epochs 4 --lr adapters=3e-3 --lr full=3e-4 --bottleneck 8
+	$(PY) $(EXPERIMENT) sequential $(OFFLINE) $(TEXTS) --epochs 4 --lr adapters=3e-3 --lr full=1e-4 --bottleneck 8
 	$(PY) $(EXPERIMENT) ablation $(OFFLINE) --data 20newsgroups --validation-size 150 --test-size 300 \
 	  --epochs 6 --lr 3e-3 --bottleneck 64 --init-std 1e-7,1e-4,1e-2,3e-2,1e-1,1
 	$(PY) -m adapter_fast report --keep-experiments runs/experiments
