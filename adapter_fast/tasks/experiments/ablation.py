@@ -86,10 +86,10 @@ def table(result: Result) -> str:
     spans = span_scores(rows)
     lost = []
     for task, scores in spans.items():
-        single = min(scores[f"{i}-{i}"] - scores["none"] for i in range(_depth(scores)))
+        single = max(0.0, *(scores["none"] - scores[f"{i}-{i}"] for i in range(_depth(scores))))
         whole = scores[f"0-{_depth(scores) - 1}"]
         lost.append(
-            f"{task}: on validation the adapters of one layer removed cost at most {max(0.0, -100 * single):.1f} points, "
+            f"{task}: on validation the adapters of one layer removed cost at most {100 * single:.1f} points, "
             f"all removed leave {100 * whole:.1f} of {100 * scores['none']:.1f}"
         )
     return markdown_table(["", "adapters", "trained", *tasks], lines) + caption(rows, result.options, *said, *lost)
