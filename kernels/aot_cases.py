@@ -18,7 +18,7 @@ from .backward import bottleneck_dx_kernel, weight_grad_kernel
 from .expand import expand_kernel
 from .forward import bottleneck_forward_kernel
 from .queue import MAX_CHUNKS, backward_queue_kernel
-from .reduce import BLOCK_N, BLOCK_R, reduce_kernel
+from .reduce import FEW, MANY, reduce_kernel
 from .shapes import TOKENS, LaunchConfig, Phase, Problem
 from .sliced import bottleneck_sliced_kernel, slots_at_once
 from .tiles import OPTIONAL_FORMS, select_tiles
@@ -109,7 +109,12 @@ def _forward(dtypes: tuple[str, str, str], config: LaunchConfig, unit: int) -> A
     pointers = {"x_ptr": x, "w_down_ptr": w, "b_down_ptr": w, "w_up_ptr": w, "b_up_ptr": w, "residual_ptr": x}
     pointers |= {"y_ptr": None if split else x, "h_ptr": x, "slope_ptr": x, "z_ptr": None}
     scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_xt": "i32", "stride_rt": "i32"}
-    constants = {"ACTIVATION": "gelu", "PARTIAL_SUMS": config.partial_sums, "EVICT_FIRST": config.evict_first}
+    constants = {
+        "ACTIVATION": "gelu",
+        "PARTIAL_SUMS": config.partial_sums,
+        "EVICT_FIRST": config.evict_first,
+        "STAGES": config.num_stages,
+    }
     constants["LOOP"] = config.programs_per_sm > 0
     return _case("forward", bottleneck_forward_kernel, dtypes, config, pointers, scalars, constants, unit)
 
@@ -123,7 +128,7 @@ def _dx(phase: Phase, dtypes: tuple[str, str, str], config: LaunchConfig, unit: 
     pointers |= {"dx_ptr": None if split else x, "dz_ptr": x, "db_down_ptr": "fp32"}
     pointers |= {"db_up_ptr": None if split else "fp32"}
     scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_dyt": "i32", "stride_xt": "i32"}
-    constants = {"ADD_DY": True, "ACTIVATION": "gelu", "EVICT_FIRST": config.evict_first}
+    constants = {"ADD_DY": True, "ACTIVATION": "gelu", "EVICT_FIRST": config.evict_first, "STAGES": config.num_stages}
     constants["LOOP"] = config.programs_per_sm > 0
     return _case(phase, bottleneck_dx_kernel, dtypes, config, pointers, scalars, constants, unit)
 
@@ -195,20 +200,20 @@ def _queue(dtypes: tuple[str, str, str], config: LaunchConfig, unit: int) -> Ite
         pointers |= dict.fromkeys(("db_up_ptr", "dw_down_ptr", "dw_up_ptr"), "fp32")
         pointers |= dict.fromkeys(("tickets_ptr", "done_ptr"), "i32")
         constants = {"MAKE_H": mode != "slope", "ADD_DY": True, "ACTIVATION": "gelu"}
-        constants |= {"EVICT_FIRST": config.evict_first, "SLOTS": MAX_CHUNKS}
+        constants |= {"EVICT_FIRST": config.evict_first, "STAGES": config.num_stages, "SLOTS": MAX_CHUNKS}
         yield _case(f"queue {mode}", backward_queue_kernel, dtypes, config, pointers, scalars, constants, unit)
 
 
-def _reduce(w_dtype: str) -> AotCase:
+def _reduce(w_dtype: str, unit: int) -> AotCase:
     names = ("dw_down", "dw_up", "db_down", "db_up")
     signature = {f"{name}_ptr": "*fp32" for name in names} | {f"{name}_out_ptr": f"*{w_dtype}" for name in names}
     integers = dict.fromkeys(("D", "M", "slots", "rows_down", "rows_up"), "i32")
     return AotCase(
-        name=f"reduce to {w_dtype}",
+        name=f"reduce to {w_dtype} {'aligned' if unit > 1 else 'ragged'}",
         fn=reduce_kernel,
         signature=signature | integers | {"scale": "fp32"},
-        constexprs={"BLOCK_R": BLOCK_R, "BLOCK_N": BLOCK_N},
-        divisible_by_16=tuple(signature),
+        constexprs={"UNIT": unit, "BLOCK_R": FEW[0], "BLOCK_N": FEW[1], "BIAS_R": MANY[0], "BIAS_N": MANY[1]},
+        divisible_by_16=tuple(signature) if unit > 1 else (),
         num_warps=4,
         num_stages=3,
         expects_tensor_core=False,
@@ -217,8 +222,8 @@ def _reduce(w_dtype: str) -> AotCase:
         x_dtype="fp32",
         w_dtype=w_dtype,
         precision="ieee",
-        BLOCK_T=BLOCK_R,
-        BLOCK_D=BLOCK_N,
+        BLOCK_T=FEW[0],
+        BLOCK_D=FEW[1],
         BLOCK_M=0,
     )
 
@@ -251,7 +256,7 @@ def _launches(dtypes: tuple[str, str, str], problem: Problem) -> Iterator[AotCas
 
 def cases(arch: str) -> Iterator[AotCase]:
     """Each distinct launch on this architecture ("sm_80" … "gfx942"), once."""
-    yield from (_reduce(dtype) for dtype in _BYTES)
+    yield from (_reduce(dtype, unit) for dtype, unit in product(_BYTES, (8, 1)))
     seen = set()
     for dtypes, m, aligned, tokens, d in product(DTYPES, BOTTLENECKS, (True, False), TOKENS, HIDDEN):
         sizes = (_BYTES[dtypes[0]], _BYTES[dtypes[1]])

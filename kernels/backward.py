@@ -46,6 +46,7 @@ def dx_tile(
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
     EVICT_FIRST: tl.constexpr,
+    STAGES: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -113,6 +114,7 @@ def dx_tile(
             PRECISION,
             ACC_DTYPE,
             BLOCK_D,
+            STAGES,
             EVICT_FIRST,
         )
 
@@ -204,6 +206,7 @@ def bottleneck_dx_kernel(
     ACC_DTYPE: tl.constexpr,
     UNIT: tl.constexpr,
     EVICT_FIRST: tl.constexpr,
+    STAGES: tl.constexpr,
     LOOP: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -220,13 +223,13 @@ def bottleneck_dx_kernel(
             dx_tile(
                 pid, dy_ptr, x_ptr, h_ptr, slope_ptr, z_ptr, w_up_ptr, w_down_ptr, b_down_ptr, dx_ptr, dz_ptr,
                 db_down_ptr, db_up_ptr, T, D, M, scale, stride_dyt, stride_xt, ADD_DY, ACTIVATION, PRECISION,
-                ACC_DTYPE, EVICT_FIRST, BLOCK_T, BLOCK_D, BLOCK_M,
+                ACC_DTYPE, EVICT_FIRST, STAGES, BLOCK_T, BLOCK_D, BLOCK_M,
             )  # fmt: skip
     else:
         dx_tile(
             tl.program_id(0), dy_ptr, x_ptr, h_ptr, slope_ptr, z_ptr, w_up_ptr, w_down_ptr, b_down_ptr, dx_ptr, dz_ptr,
             db_down_ptr, db_up_ptr, T, D, M, scale, stride_dyt, stride_xt, ADD_DY, ACTIVATION, PRECISION,
-            ACC_DTYPE, EVICT_FIRST, BLOCK_T, BLOCK_D, BLOCK_M,
+            ACC_DTYPE, EVICT_FIRST, STAGES, BLOCK_T, BLOCK_D, BLOCK_M,
         )  # fmt: skip
 
 
@@ -307,6 +310,7 @@ def _launch_dx(
         ACC_DTYPE=acc_dtype(dtypes[0]),
         UNIT=problem.unit,
         EVICT_FIRST=config.evict_first,
+        STAGES=config.num_stages,
         LOOP=config.programs_per_sm > 0,
     )
 

@@ -98,14 +98,16 @@ def expand_rows(
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    STAGES: tl.constexpr,
     EVICT_FIRST: tl.constexpr = False,
 ):
     """Store scale · (h · W [BLOCK_M, D] + bias) + rows over the whole hidden dimension, last tile first.
 
     The order is the reverse of contract's, so that the rows still in the cache are read before they are evicted.
+    STAGES: unless named, the compiler stages only what feeds a product, and the rows are waited for after each.
     """
     last = (tl.cdiv(D, BLOCK_D) - 1) * BLOCK_D
-    for passed in range(0, D, BLOCK_D):
+    for passed in tl.range(0, D, BLOCK_D, num_stages=STAGES):
         offs_d = last - passed + tl.arange(0, BLOCK_D)
         mask_d = offs_d < D
         w = tl.load(

@@ -44,6 +44,7 @@ def forward_tile(
     ACC_DTYPE: tl.constexpr,
     PARTIAL_SUMS: tl.constexpr,
     EVICT_FIRST: tl.constexpr,
+    STAGES: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -97,6 +98,7 @@ def forward_tile(
             PRECISION,
             ACC_DTYPE,
             BLOCK_D,
+            STAGES,
             EVICT_FIRST,
         )
 
@@ -128,6 +130,7 @@ def bottleneck_forward_kernel(
     UNIT: tl.constexpr,
     PARTIAL_SUMS: tl.constexpr,
     EVICT_FIRST: tl.constexpr,
+    STAGES: tl.constexpr,
     LOOP: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -148,13 +151,13 @@ def bottleneck_forward_kernel(
             forward_tile(
                 pid, x_ptr, w_down_ptr, b_down_ptr, w_up_ptr, b_up_ptr, residual_ptr, y_ptr, h_ptr, slope_ptr,
                 z_ptr, T, D, M, scale, stride_xt, stride_rt, ACTIVATION, PRECISION, ACC_DTYPE, PARTIAL_SUMS,
-                EVICT_FIRST, BLOCK_T, BLOCK_D, BLOCK_M,
+                EVICT_FIRST, STAGES, BLOCK_T, BLOCK_D, BLOCK_M,
             )  # fmt: skip
     else:
         forward_tile(
             tl.program_id(0), x_ptr, w_down_ptr, b_down_ptr, w_up_ptr, b_up_ptr, residual_ptr, y_ptr, h_ptr, slope_ptr,
             z_ptr, T, D, M, scale, stride_xt, stride_rt, ACTIVATION, PRECISION, ACC_DTYPE, PARTIAL_SUMS,
-            EVICT_FIRST, BLOCK_T, BLOCK_D, BLOCK_M,
+            EVICT_FIRST, STAGES, BLOCK_T, BLOCK_D, BLOCK_M,
         )  # fmt: skip
 
 
@@ -176,6 +179,7 @@ def _launch(
         UNIT=problem.unit,
         PARTIAL_SUMS=config.partial_sums,
         EVICT_FIRST=config.evict_first,
+        STAGES=config.num_stages,
         LOOP=config.programs_per_sm > 0,
     )
 

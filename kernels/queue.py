@@ -96,6 +96,7 @@ def backward_queue_kernel(
     ACC_DTYPE: tl.constexpr,
     UNIT: tl.constexpr,
     EVICT_FIRST: tl.constexpr,
+    STAGES: tl.constexpr,
     SLOTS: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -152,6 +153,7 @@ def backward_queue_kernel(
                     PRECISION,
                     ACC_DTYPE,
                     EVICT_FIRST,
+                    STAGES,
                     BLOCK_T,
                     BLOCK_D,
                     BLOCK_M,
@@ -212,6 +214,7 @@ def _launch(
         ACC_DTYPE=acc_dtype(dtypes[0]),
         UNIT=problem.unit,
         EVICT_FIRST=config.evict_first,
+        STAGES=config.num_stages,
         SLOTS=MAX_CHUNKS,
     )
 

@@ -234,6 +234,7 @@ def test_outputs_keep_their_halo():
     T, D, M = case.T, case.d, case.m
     constants = {"PRECISION": "ieee", "ACC_DTYPE": tl.float64, "UNIT": 1}
     constants |= {"BLOCK_T": 16, "BLOCK_D": 32, "BLOCK_M": 16}
+    fused = {"ACTIVATION": "gelu", "EVICT_FIRST": False, "STAGES": 2, "LOOP": False, **constants}
     flat = {"dtype": torch.float64}
     # One long NaN row around each dense output: what is written outside of it shows.
     names = {"y": (T, D), "h": (T, M), "slope": (T, M), "dx": (T, D), "dz": (T, M), "out": (T, D)}
@@ -249,13 +250,13 @@ def test_outputs_keep_their_halo():
         x_ptr=x.view, w_down_ptr=weights["w_down"], b_down_ptr=weights["b_down"], w_up_ptr=weights["w_up"],
         b_up_ptr=weights["b_up"], residual_ptr=x.view, y_ptr=out["y"], h_ptr=out["h"], slope_ptr=out["slope"],
         z_ptr=out["z"], T=T, D=D, M=M, scale=1.0, stride_xt=x.view.stride(0), stride_rt=x.view.stride(0),
-        ACTIVATION="gelu", PARTIAL_SUMS=False, EVICT_FIRST=False, LOOP=False, **constants,
+        PARTIAL_SUMS=False, **fused,
     )  # fmt: skip
     backward.bottleneck_dx_kernel[(triton.cdiv(T, 16),)](
         dy_ptr=g.view, x_ptr=x.view, h_ptr=out["h_again"], slope_ptr=None, z_ptr=None, w_up_ptr=weights["w_up"],
         w_down_ptr=weights["w_down"], b_down_ptr=weights["b_down"], dx_ptr=out["dx"], dz_ptr=out["dz"],
         db_down_ptr=out["db_down"], db_up_ptr=out["db_up"], T=T, D=D, M=M, scale=1.0, stride_dyt=g.view.stride(0),
-        stride_xt=x.view.stride(0), ADD_DY=True, ACTIVATION="gelu", EVICT_FIRST=False, LOOP=False, **constants,
+        stride_xt=x.view.stride(0), ADD_DY=True, **fused,
     )  # fmt: skip
     backward.weight_grad_kernel[(2 * triton.cdiv(D, 32),)](
         dy_ptr=g.view, x_ptr=x.view, h_ptr=out["h"], dz_ptr=out["dz"], dw_down_ptr=out["dw_down"],
