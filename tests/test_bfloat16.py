@@ -84,11 +84,6 @@ def test_layouts(which, kind, kernels):
     assert_case(fused_adapter, case, inputs, dy)
 
 
-@pytest.mark.parametrize("dtype", [FP16, FP32])
-def test_bfloat16_weights_of_other_rows(dtype, kernels):
-    assert_case(fused_adapter, Case(33, 40, 12, dtype, weight_dtype=BF16))
-
-
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form(form, memory, kernels):
