@@ -226,7 +226,8 @@ def bfloat16_interpreter() -> Iterator[None]:
     refusal = f"bfloat16_interpreter is made for Triton 3.6 and 3.9, and this is {triton.__version__}: "
     builder = getattr(interpreter, "InterpreterBuilder", None)
     names = ("cast_impl", "create_fp_to_fp", "create_dot", "binary_op", "unary_op")
-    for owner, name in ((interpreter, "TensorHandle"), (interpreter, "_ir"), *((builder, name) for name in names)):
+    used = {"TensorHandle": interpreter, "interpreter_builder": interpreter, "_ir": interpreter}
+    for name, owner in (used | dict.fromkeys(names, builder)).items():
         if not hasattr(owner, name):
             raise RuntimeError(f"{refusal}triton.runtime.interpreter has no {name} where it was")
     handle, nearest = interpreter.TensorHandle, interpreter._ir.ROUNDING_MODE.RTNE

@@ -191,9 +191,9 @@ def test_the_interpreter_is_mended_and_left_as_it_was():
     assert builder() == before
 
 
-@pytest.mark.parametrize("name", ["create_dot", "cast_impl", "create_fp_to_fp", "binary_op", "unary_op"])
+@pytest.mark.parametrize("name", ["create_dot", "cast_impl", "create_fp_to_fp", "unary_op", "TensorHandle", "_ir"])
 def test_an_interpreter_without_what_is_mended_is_refused(name, monkeypatch):
-    monkeypatch.delattr(interpreter.InterpreterBuilder, name)
+    monkeypatch.delattr(interpreter if hasattr(interpreter, name) else interpreter.InterpreterBuilder, name)
     with (
         pytest.raises(RuntimeError, match=rf"this is {triton.__version__}: triton.*no {name} where"),
         bfloat16_interpreter(),
