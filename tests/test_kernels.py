@@ -10,17 +10,19 @@ import pytest
 import torch
 
 from adapter_fast import fused_adapter, reference_adapter
-from adapter_fast.checks import ACTIVATIONS
+from adapter_fast.checks import ACTIVATIONS, MEMORY_MODES
 from adapter_fast.kernels.tiles import LaunchConfig, forced
 from adapter_fast.testing import (
     Canary,
     Case,
     assert_case,
     assert_within_budget,
+    bfloat16_interpreter,
     call,
     evaluate,
     grad_output,
     make_inputs,
+    truth,
 )
 
 pytestmark = pytest.mark.usefixtures("poison")
@@ -64,17 +66,19 @@ def test_real_sizes(T, d, m, dtype):
     assert_case(fused_adapter, Case(T, d, m, dtype))
 
 
-@pytest.mark.parametrize("x_dtype, w_dtype", [("float16", "float32"), ("float32", "float16"), ("float16", "bfloat16")])
+@pytest.mark.parametrize(
+    "x_dtype, w_dtype",
+    [("float16", "float32"), ("float32", "float16"), ("float16", "bfloat16"), ("float32", "bfloat16")],
+)
 def test_weights_of_another_dtype(x_dtype, w_dtype, backend):
     case = Case(33, 40, 12, getattr(torch, x_dtype), weight_dtype=getattr(torch, w_dtype))
-    if w_dtype == "bfloat16" and backend != "torch":
-        pytest.skip("the interpreter cannot convert bfloat16")
     inputs = make_inputs(case)
-    y = call(fused_adapter, case, inputs)
-    y.backward(grad_output(case))
+    with bfloat16_interpreter():
+        y = call(fused_adapter, case, inputs)
+        y.backward(grad_output(case))
+        assert_case(fused_adapter, case)
     assert y.dtype == case.dtype
     assert inputs["w_up"].grad.dtype == inputs["b_down"].grad.dtype == case.weight_dtype
-    assert_case(fused_adapter, case)
 
 
 @pytest.mark.parametrize("residual", ["x", "tensor", "none"])
@@ -219,6 +223,63 @@ def test_memory_modes(T, d, m, dtype, memory, backend):
 def test_memory_modes_in_every_form(activation, bias, memory, backend):
     case = Case(19, 36, 9, torch.float32, activation=activation, bias=bias, scale=1.5, residual="tensor")
     assert_case(partial(fused_adapter, memory=memory), case)
+
+
+COUNTS = (1, 2, 15, 16, 17, 31, 33, 65)
+
+
+@pytest.mark.parametrize("slots, rows", [*zip(COUNTS, COUNTS), (1, 65), (17, 2), (33, 16)])
+def test_every_slot_is_added_once(slots, rows):
+    """Whole numbers, whose sums are exact in any order; NaN behind the last slot."""
+    from adapter_fast.kernels.reduce import launch_reduce
+    from adapter_fast.kernels.shapes import Problem
+
+    d, m, scale = 37, 11, 0.75
+    generator = torch.Generator().manual_seed(slots)
+
+    def partial_sums(count, *shape):
+        held = torch.full((count + 64, *shape), float("nan"))
+        return held[:count].copy_(torch.randint(1, 9, (count, *shape), generator=generator))
+
+    # The rows of the two biases are tiles of two launches, as many of either as its own tiles give.
+    given = [partial_sums(slots, m, d), partial_sums(slots, d, m), partial_sums(rows, m), partial_sums(rows + 1, d)]
+    found = launch_reduce(*given, scale, torch.float32, Problem(d, m, 4, 4, "ieee", "sm_90", sms=8, aligned=False))
+    for name, value, partial_sum, factor in zip(("dw_down", "dw_up", "db_down", "db_up"), found, given, (1, scale) * 2):
+        assert torch.equal(value.double(), partial_sum.double().sum(0) * factor), name
+
+
+LARGEST_FLOAT16 = 65504
+
+
+@pytest.mark.parametrize("memory", MEMORY_MODES)
+def test_gradients_are_scaled_before_they_are_rounded(memory, backend):
+    """Without scale the gradients of the weights, and dy · W_up which dz is made of, are infinite in float16."""
+    case = Case(40, 36, 9, torch.float16, activation="identity", scale=1e-3)
+    inputs, dy = make_inputs(case), 2000 + 500 * grad_output(case).abs()
+    inputs["w_up"] = torch.ones_like(inputs["w_up"]).requires_grad_()
+    inputs["w_down"] = (inputs["w_down"].detach() / 8).requires_grad_()
+    unscaled = truth(replace(case, scale=1.0), inputs, dy)
+    for name in ("d_w_down", "d_b_down", "d_w_up", "d_b_up"):
+        assert unscaled[name].abs().max() > LARGEST_FLOAT16, name
+    assert (dy.double() @ inputs["w_up"].detach().double()).min() > LARGEST_FLOAT16
+    assert_case(partial(fused_adapter, memory=memory), case, inputs, dy)
+    # Without dx it takes another way.
+    db_up = torch.autograd.grad(call(fused_adapter, case, {**inputs, "x": inputs["x"].detach()}), inputs["b_up"], dy)[0]
+    torch.testing.assert_close(db_up, truth(case, inputs, dy)["d_b_up"].half())
+
+
+@pytest.mark.parametrize("bias, residual", [(True, "x"), (True, "none"), (False, "x"), (False, "none")])
+@pytest.mark.parametrize("m", [9, 200])
+def test_the_branch_is_scaled_before_it_is_rounded(m, bias, residual, backend):
+    case = Case(40, 36, m, torch.float16, activation="identity", scale=1e-3, bias=bias, residual=residual)
+    inputs = make_inputs(case)
+    inputs["w_up"] = (inputs["w_up"].detach() * 3e4).requires_grad_()
+    branch = truth(replace(case, scale=1.0, residual="none"), inputs, grad_output(case))["y"]
+    assert branch.abs().max() > LARGEST_FLOAT16
+    expected = truth(case, inputs, grad_output(case))["y"]
+    y = call(fused_adapter, case, inputs).detach()
+    # PyTorch in float16 overflows here: the truth, rounded, stands for it.
+    assert_within_budget(y, expected, expected.half(), terms=case.d + case.m)
 
 
 def test_outputs_keep_their_halo():
