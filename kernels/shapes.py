@@ -18,10 +18,9 @@ class LaunchConfig:
 
     form: "fused", one kernel per direction; "split", a launch for each projection; "resident" (Gluon), x stays in
         shared memory; "sliced", the hidden dimension split over programs; "queue", the whole backward in one launch.
-    programs_per_sm: at most so many programs on a multiprocessor, each taking tile after tile; 0: a program a tile.
+    programs_per_sm: of the queue, whose programs take piece after piece: so many on a multiprocessor.
     partial_sums: the products of BLOCK_D columns are summed one by one instead of running on in one accumulator, which
         is the order of the sliced form: both then give the same bits.
-    evict_first: the output is written so that it leaves the L2 cache before the rows that are read twice.
     """
 
     form: Form
@@ -32,7 +31,6 @@ class LaunchConfig:
     num_stages: int
     programs_per_sm: int = 0
     partial_sums: bool = False
-    evict_first: bool = False
 
     @property
     def order(self) -> tuple[object, ...]:
@@ -46,7 +44,8 @@ class Problem:
 
     D, M: hidden and bottleneck size; x_bytes, w_bytes: bytes of one element of x and of the weights;
     precision: "ieee" or "tf32", of float32 products; arch: "sm_90", "gfx942", …; sms: its multiprocessors;
-    l2_bytes: its last-level cache; aligned: every row of every tensor starts at a multiple of 16 bytes;
+    l2_bytes: its last-level cache; aligned: every tensor and every row of x, dy and the residual starts at a multiple
+    of 16 bytes;
     tokens: one of TOKENS; device: index of the GPU; optional: forms asked for; unavailable: forms that this Triton or
     the interpreter cannot run; forced: phases with a given choice.
     """
@@ -77,8 +76,26 @@ class Problem:
 
     @property
     def unit(self) -> int:
-        """How many elements of x are the 16 bytes that divide every row, or 1 where rows start anywhere."""
+        """How many elements of x are the 16 bytes that divide every row's stride, or 1 where rows start anywhere."""
         return max(1, 16 // self.x_bytes) if self.aligned else 1
+
+    def units(self, config: LaunchConfig) -> dict[str, int]:
+        """What divides the strides, D and M, as compile-time constants.
+
+        A whole tile where tiles fit, so that no column of it is masked; else 16 bytes; 1 where rows start anywhere. A
+        bottleneck that is no multiple of 16 bytes makes the rows of W_up, h and slope ragged, not those of x.
+        """
+        return {
+            "UNIT": self.unit,
+            "UNIT_D": config.BLOCK_D if self.aligned and self.D % config.BLOCK_D == 0 else self.unit,
+            "UNIT_M": _unit_m(self.M, config.BLOCK_M, self.unit),
+        }
+
+
+def _unit_m(M: int, block: int, unit: int) -> int:
+    if unit == 1 or M % unit:
+        return 1
+    return block if M % block == 0 else unit
 
 
 def padded(size: int) -> int:
