@@ -17,7 +17,7 @@ import triton.language as tl
 from .backward import bottleneck_dx_kernel, weight_grad_kernel
 from .expand import expand_kernel
 from .forward import bottleneck_forward_kernel
-from .queue import MAX_CHUNKS, backward_queue_kernel
+from .chunked import MAX_CHUNKS, backward_queue_kernel
 from .reduce import BLOCK_N, BLOCK_R, reduce_kernel
 from .shapes import TOKENS, LaunchConfig, Phase, Problem
 from .sliced import bottleneck_sliced_kernel, slots_at_once

@@ -245,7 +245,7 @@ def backward(
         queue = _kernels("tiles").select_tiles("queue", setting)
         if queue is not None and need_dz and (need_w_down or need_w_up) and w_up is not None:
             read_h = h if need_w_up else None
-            whole = _kernels("queue").launch_queue(
+            whole = _kernels("chunked").launch_queue(
                 dy, x, read_h, slope, z, w_down, b_down, w_up, add_x, activation, scale, need_x, save_h, need_b_down,
                 need_b_up, need_w_down, queue, setting,
             )  # fmt: skip
