@@ -62,7 +62,7 @@ def item_of(ticket, chunks, ahead, dx_items, grad_items):
     return is_dx, tile, chunk, tile_d
 
 
-@triton.jit(do_not_specialize=INTEGERS)
+@triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=["b_down_ptr"])
 def backward_queue_kernel(
     dy_ptr,
     x_ptr,

@@ -47,7 +47,7 @@ def add_slots(
     return z
 
 
-@triton.jit(do_not_specialize=INTEGERS)
+@triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=["b_down_ptr", "b_up_ptr"])
 def bottleneck_sliced_kernel(
     x_ptr,
     w_down_ptr,

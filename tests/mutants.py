@@ -21,6 +21,7 @@ KERNELS, AUTOGRAD = "tests/test_kernels.py", "tests/test_autograd.py"
 SHAPES = f"{KERNELS}::test_every_shape"
 FORMS = f"{KERNELS}::test_every_form"
 GRADCHECK = f"{AUTOGRAD}::test_gradcheck"
+KEPT = "tests/test_launch_keys.py::test_calls_that_share_a_kept_launch_want_the_same_compilation"
 
 MUTANTS = [
     Mutant(
@@ -207,5 +208,40 @@ MUTANTS = [
         "    return rows.clone().view(x.shape), *saved\n",
         SHAPES,
         "torch and 130-100-128 and dtype2",
+    ),
+    Mutant(
+        "a kept forward that forgets the residual",
+        "kernels/forward.py",
+        "b_up is None, residual is None, ",
+        "b_up is None, ",
+        KEPT,
+    ),
+    Mutant(
+        "a kept dx that forgets dz",
+        "kernels/backward.py",
+        "h is None, dz is None, ",
+        "h is None, ",
+        KEPT,
+    ),
+    Mutant(
+        "a kept dx that forgets db_up",
+        "kernels/backward.py",
+        "need_b_down, db_up is None)",
+        "need_b_down)",
+        KEPT,
+    ),
+    Mutant(
+        "a kept sliced forward that knows its biases' alignment",
+        "kernels/sliced.py",
+        ', do_not_specialize_on_alignment=["b_down_ptr", "b_up_ptr"]',
+        "",
+        KEPT,
+    ),
+    Mutant(
+        "a kept backward in one launch that knows its bias's alignment",
+        "kernels/chunked.py",
+        ', do_not_specialize_on_alignment=["b_down_ptr"]',
+        "",
+        KEPT,
     ),
 ]
