@@ -191,6 +191,26 @@ def _check_one_by_one(
     check_memory(memory)
 
 
+def check_saved(dy: Tensor, m: int, weight_dtype: torch.dtype, *saved: Tensor | None) -> None:
+    """Raise ValueError unless x, h, slope, z, w_down, b_down and w_up, where given, fit dy [..., d] and m.
+
+    torch.autograd.graph.saved_tensors_hooks may hand back any tensor; its layout is free.
+    """
+    d = dy.shape[-1]
+    tokens = (dy.numel() // d, m)
+    shapes = (dy.shape, tokens, tokens, tokens, (m, d), (m,), (d, m))
+    for index, (tensor, shape) in enumerate(zip(saved, shapes)):
+        if tensor is None:
+            continue
+        dtype = dy.dtype if index < 4 else weight_dtype
+        if tensor.shape != shape or tensor.dtype is not dtype or tensor.device != dy.device:
+            name = ("x", "h", "slope", "z", "w_down", "b_down", "w_up")[index]
+            raise ValueError(
+                f"the saved {name} must come back as {list(shape)} of {dtype} on {dy.device}, got {list(tensor.shape)} "
+                f"of {tensor.dtype} on {tensor.device}: see torch.autograd.graph.saved_tensors_hooks"
+            )
+
+
 def refused_derivative(what: str) -> RuntimeError:
     """The error for a derivative that the fused adapter has not."""
     return RuntimeError(

@@ -113,7 +113,12 @@ def call_at_random(pick, d, m, dtype, weight_dtype, activation):
     residual, training = pick(("x", "none", "tensor")), pick((True, True, True, False))
     given["residual"] = {"x": None, "none": False, "tensor": laid_out(layouts["residual"], T, d, dtype=dtype)}[residual]
     settings = {"activation": activation, "memory": pick(MEMORY_MODES), "scale": pick((1.0, 0.5, 1, 16))}
-    with nullcontext() if training else torch.no_grad():
+    # What was saved may come back in another layout.
+    unpack = layouts["unpack"] = pick(("dense", "dense", "dense", "wide", "across", "off"))
+    hooks = torch.autograd.graph.saved_tensors_hooks(
+        lambda t: t.detach(), lambda t: t if unpack == "dense" else laid_out(unpack, *t.shape, dtype=t.dtype)
+    )
+    with hooks, nullcontext() if training else torch.no_grad():
         y = fused_adapter(**given, **settings)
         if y.requires_grad:
             leaves = [v for v in given.values() if isinstance(v, torch.Tensor) and v.requires_grad]

@@ -234,10 +234,10 @@ def backward(
     need_dz = need_x or need_w_down or need_b_down
     if not (need_dz or need_w_up):
         return None, None, None, None, _bias_grad(dy, scale, weight_dtype) if need_b_up else None
-    w_down = None if w_down is None else dense(w_down)
-    w_up = None if w_up is None else dense(w_up)
-    setting = problem(dy.device, dy.dtype, weight_dtype, T, d, m, dy, x, w_down, w_up)
-    b_down = None if b_down is None else dense(b_down)
+    # Hooks on saved tensors may have changed the layout of what the forward itself had made.
+    saved = (h, slope, z, w_down, b_down, w_up)
+    h, slope, z, w_down, b_down, w_up = (None if tensor is None else dense(tensor) for tensor in saved)
+    setting = problem(dy.device, dy.dtype, weight_dtype, T, d, m, dy, x, h, slope, z, w_down, w_up)
     save_h = need_w_up and h is None
     with _on(dy.device):
         # One launch for all where that form is chosen; None where it cannot be had.

@@ -36,11 +36,11 @@ def as_rows(x: Tensor) -> Tensor:
     return x.view(x.numel() // d, d)
 
 
-def dense(weight: Tensor) -> Tensor:
-    """The weight in nn.Linear's own contiguous layout; a transposed or sliced view is copied."""
-    return weight.contiguous()
+def dense(tensor: Tensor) -> Tensor:
+    """The tensor in its own contiguous layout, as nn.Linear's weights are; a transposed or sliced view is copied."""
+    return tensor.contiguous()
 
 
 def bottleneck(*tensors: Tensor | None) -> int:
     """m, the last size of whichever of h, z [T, m] and W_up [d, m] is there; 0 where none is."""
-    return next((tensor.shape[1] for tensor in tensors if tensor is not None), 0)
+    return next((tensor.shape[-1] for tensor in tensors if tensor is not None and tensor.dim() > 0), 0)
