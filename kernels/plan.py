@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import triton.language as tl
 
+from .errors import kernel_error
 from .shapes import LaunchConfig, Problem
 
 ACC_DTYPES = {torch.float64: tl.float64}
@@ -27,14 +28,25 @@ class Launch:
         self._compiled: Any = None
 
     def __call__(self, programs: int, **arguments: Any) -> None:
-        """Launch so many programs on the current device and stream."""
-        if self._compiled is not None:
-            self._compiled[(programs, 1, 1)](*arguments.values(), *self.constants.values())
-            return
-        given = [*arguments, *self.constants]
-        if given != list(self.kernel.arg_names):
-            raise TypeError(f"{self.kernel.__name__} takes {', '.join(self.kernel.arg_names)}, got {', '.join(given)}")
-        compiled = self.kernel[(programs,)](**arguments, **self.constants, **self.options)
+        """Launch so many programs on the current device and stream.
+
+        Raises:
+            KernelError: Triton or the driver failed, with what there is to know; torch's own running out of memory
+                is passed on as it is.
+        """
+        try:
+            if self._compiled is not None:
+                self._compiled[(programs, 1, 1)](*arguments.values(), *self.constants.values())
+                return
+            given = [*arguments, *self.constants]
+            if given != list(self.kernel.arg_names):
+                raise TypeError(f"takes {', '.join(self.kernel.arg_names)}, got {', '.join(given)}")
+            compiled = self.kernel[(programs,)](**arguments, **self.constants, **self.options)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            settings = "".join(f"{name} {value}, " for name, value in (self.constants | self.options).items())
+            raise kernel_error(f"kernel {self.kernel.__name__}", error, settings) from error
         # The interpreter returns nothing, and without alignment the next call's pointers may need another kernel.
         if self.keep and hasattr(compiled, "run"):
             self._compiled = compiled

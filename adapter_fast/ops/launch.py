@@ -26,7 +26,12 @@ INTERPRETED = ("sm_90", 8, 50 * 2**20)
 @cache
 def _kernels(name: str) -> Any:
     """A module of adapter_fast.kernels, imported when it is first needed: most of them import Triton."""
-    return importlib.import_module(f"adapter_fast.kernels.{name}")
+    try:
+        return importlib.import_module(f"adapter_fast.kernels.{name}")
+    except Exception as error:  # a Triton that this torch, driver or machine cannot load raises what it likes
+        from adapter_fast.kernels.errors import kernel_error
+
+        raise kernel_error(f"import of adapter_fast.kernels.{name}", error) from error
 
 
 _HERE: AbstractContextManager = nullcontext()
