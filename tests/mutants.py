@@ -244,4 +244,26 @@ MUTANTS = [
         "",
         KEPT,
     ),
+    Mutant(
+        "the alignment of what was saved taken for granted",
+        "adapter_fast/ops/launch.py",
+        "m, dy, x, h, slope, z, w_down, w_up)",
+        "m, dy, x, w_down, w_up)",
+        KEPT,
+    ),
+    Mutant(
+        "the layout of what was saved taken for granted",
+        "adapter_fast/ops/launch.py",
+        "(None if tensor is None else dense(tensor) for tensor in saved)",
+        "saved",
+        "tests/test_saved_tensors.py::test_any_layout",
+        "interpreter and 21-40-8 and across-speed",
+    ),
+    Mutant(
+        "running out of memory told as a kernel's failure",
+        "kernels/plan.py",
+        "        except torch.OutOfMemoryError:\n            raise\n",
+        "",
+        "tests/test_backend_switch.py::test_running_out_of_memory_and_being_interrupted_pass_through",
+    ),
 ]
