@@ -243,7 +243,7 @@ def _weight_grad(config: LaunchConfig, problem: Problem, T: int) -> Traffic:
 
 def queue_plan(config: LaunchConfig, problem: Problem, T: int) -> tuple[int, int]:
     """Tokens of a chunk of the queue form, and how many chunks dx is ahead: the kernel's own rule."""
-    from adapter_fast.kernels.queue import chunk_tokens, chunks_ahead
+    from adapter_fast.kernels.chunked import chunk_tokens, chunks_ahead
 
     chunk = chunk_tokens(T, problem.D, problem.x_bytes, problem.l2_bytes)
     chunks = -(-T // chunk)

@@ -141,7 +141,7 @@ def weight_grad_tile(
 ):
     """Slot `slot` of one [BLOCK_D, BLOCK_M] tile of both weights' gradients, from tokens first … first + tokens.
 
-    With the first tile of the bottleneck comes Σ dy, as one more product where dy has 16 bits: then it is exact. slot and
+    With the first tile of the bottleneck comes Σ dy, where dy has 16 bits as one more product, which is exact. slot and
     first are 64-bit; tokens is a multiple of BLOCK_T, and tokens from T on count as zeros.
     """
     offs_m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
@@ -185,8 +185,10 @@ def weight_grad_tile(
     if dw_down_ptr is not None:
         tl.store(dw_down_ptr + first_dm + offs_m[None, :] * D + offs_d[:, None], dw_down, mask=mask_dm)
     if db_up_ptr is not None:
-        total = tl.max(tl.where(tl.arange(0, 16)[None, :] == 0, sums, float("-inf")), axis=1)
-        tl.store(db_up_ptr + slot * D + offs_d, total, mask=mask_d & (tile_m == 0))
+        # The other fifteen columns are zeros, or with float32 the same sums.
+        total = tl.sum(tl.where(tl.arange(0, 16)[None, :] == 0, sums, 0.0), axis=1)
+        if tile_m == 0:
+            tl.store(db_up_ptr + slot * D + offs_d, total, mask=mask_d)
 
 
 @triton.jit(do_not_specialize=["T", "D", "M", "stride_dyt", "stride_xt"])

@@ -50,7 +50,7 @@ def bottleneck_forward_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """A program a tile of tokens × a tile of the bottleneck, the bottleneck's fastest; y_ptr None: expand_kernel makes y.
+    """Programs: tiles of tokens × tiles of the bottleneck, the latter fastest; y_ptr None: expand_kernel makes y.
 
     UNIT divides the strides, UNIT_D and UNIT_M the sizes (Problem.units).
     """

@@ -49,7 +49,8 @@ def reduce_kernel(
     rows_down,
     rows_up,
     scale,
-    UNIT: tl.constexpr,
+    UNIT_D: tl.constexpr,
+    UNIT_M: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BIAS_R: tl.constexpr,
@@ -57,10 +58,10 @@ def reduce_kernel(
 ):
     """Programs: the tiles of each gradient in turn; a pointer that is None leaves its gradient out.
 
-    BLOCK_R, BLOCK_N: the tile of the weights' slots; BIAS_R, BIAS_N: of the biases'. UNIT divides D and M.
+    BLOCK_R, BLOCK_N: the tile of the weights' slots; BIAS_R, BIAS_N: of the biases'. UNIT_D and UNIT_M divide D and M.
     """
-    D = D // UNIT * UNIT
-    M = M // UNIT * UNIT
+    D = D // UNIT_D * UNIT_D
+    M = M // UNIT_M * UNIT_M
     tile = tl.program_id(0)
     # The biases' programs walk the most rows: they start first.
     if db_up_ptr is not None:
@@ -93,7 +94,7 @@ def _launch(
     biases: tuple[int, int],
     absent: tuple[bool, ...],
 ) -> Launch:
-    constants = {"UNIT": problem.unit, "BLOCK_R": weights[0], "BLOCK_N": weights[1]}
+    constants = {"UNIT_D": problem.unit, "UNIT_M": problem.unit_m, "BLOCK_R": weights[0], "BLOCK_N": weights[1]}
     constants |= {"BIAS_R": biases[0], "BIAS_N": biases[1]}
     return Launch(reduce_kernel, constants, {"num_warps": 4}, problem.aligned)
 

@@ -79,23 +79,18 @@ class Problem:
         """How many elements of x are the 16 bytes that divide every row's stride, or 1 where rows start anywhere."""
         return max(1, 16 // self.x_bytes) if self.aligned else 1
 
+    @property
+    def unit_m(self) -> int:
+        """The same for rows of m elements, those of W_up, h and slope: 1 where they are no multiple of 16 bytes."""
+        return self.unit if self.M % self.unit == 0 else 1
+
     def units(self, config: LaunchConfig) -> dict[str, int]:
-        """What divides the strides, D and M, as compile-time constants.
-
-        A whole tile where tiles fit, so that no column of it is masked; else 16 bytes; 1 where rows start anywhere. A
-        bottleneck that is no multiple of 16 bytes makes the rows of W_up, h and slope ragged, not those of x.
+        """What divides the strides, D and M, as compile-time constants; of the sizes whole tiles, where tiles fit: then
+        no column of them is masked.
         """
-        return {
-            "UNIT": self.unit,
-            "UNIT_D": config.BLOCK_D if self.aligned and self.D % config.BLOCK_D == 0 else self.unit,
-            "UNIT_M": _unit_m(self.M, config.BLOCK_M, self.unit),
-        }
-
-
-def _unit_m(M: int, block: int, unit: int) -> int:
-    if unit == 1 or M % unit:
-        return 1
-    return block if M % block == 0 else unit
+        D = config.BLOCK_D if self.aligned and self.D % config.BLOCK_D == 0 else self.unit
+        M = config.BLOCK_M if self.unit_m > 1 and self.M % config.BLOCK_M == 0 else self.unit_m
+        return {"UNIT": self.unit, "UNIT_D": D, "UNIT_M": M}
 
 
 def padded(size: int) -> int:
