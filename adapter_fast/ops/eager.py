@@ -67,9 +67,7 @@ def forward(
     added = x if add_x else residual
     bias = None if b_up is None else b_up.to(x.dtype)
     if added is None and bias is None:
-        y = torch.mm(h, w_up.t())
-        if scale != 1.0:
-            y.mul_(scale)
+        y = _product(h, w_up.t(), scale)
     elif added is None:
         y = torch.addmm(bias, h, w_up.t(), beta=scale, alpha=scale)  # type: ignore[arg-type]
     else:
@@ -107,10 +105,10 @@ def backward(
     if need_dz:
         # One [T, m] tensor fewer beside dx than with slope and h made together.
         slope = _slope(z, activation) if slope is None else slope  # type: ignore[arg-type]
-        dz = torch.mm(dy, w_up.to(dy.dtype)).mul_(slope)  # type: ignore[union-attr]
+        dz = _product(dy, w_up.to(dy.dtype), scale)  # type: ignore[union-attr]
+        # PyTorch's relu cuts infinities off, which a product with 0 does not.
+        dz = dz.masked_fill_(slope == 0, 0) if activation == "relu" else dz.mul_(slope)
         del slope
-        if scale != 1.0:
-            dz.mul_(scale)
         if need_x:
             weight = w_down.to(dy.dtype)  # type: ignore[union-attr]
             dx = _add_product(dy, None, dz, weight, 1.0) if add_x else torch.mm(dz, weight)
@@ -121,11 +119,15 @@ def backward(
         del dz
     if need_w_up:
         h = _activate(z, activation) if h is None else h  # type: ignore[arg-type]
-        dw_up = torch.mm(dy.t(), h)
-        dw_up = (dw_up if scale == 1.0 else dw_up.mul_(scale)).to(weight_dtype)
+        dw_up = _product(dy.t(), h, scale).to(weight_dtype)
     if need_b_up:
         db_up = column_sum(dy).mul_(scale).to(weight_dtype)
     return dx, dw_down, db_down, dw_up, db_up
+
+
+def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """scale · (a · b), scaled before it is rounded: float16 would overflow where the scaled product does not."""
+    return torch.mm(a, b) if scale == 1.0 else torch.addmm(a.new_zeros(()), a, b, beta=0.0, alpha=scale)
 
 
 def _add_product(rows: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
