@@ -304,7 +304,7 @@ def weight_grad_kernel(
 def _launch_dx(
     problem: Problem,
     config: LaunchConfig,
-    dtypes: tuple[torch.dtype, torch.dtype],
+    dtypes: tuple[torch.dtype | None, ...],
     activation: str,
     add_dy: bool,
     present: tuple[bool, ...],
@@ -380,7 +380,8 @@ def launch_dx(
     db_down = dy.new_empty((rows, M), dtype=partial) if need_b_down else None
     recompute = slope is None and z is None
     present = (recompute, slope is None, need_dx, h is None, dz is None, b_down is None, need_b_down)
-    _launch_dx(problem, config, (dy.dtype, w_up.dtype), activation, add_dy, present)(
+    dtypes = (dy.dtype, w_up.dtype, None if b_down is None else b_down.dtype)
+    _launch_dx(problem, config, dtypes, activation, add_dy, present)(
         rows * -(-M // config.BLOCK_M),
         dy_ptr=dy,
         x_ptr=x if recompute else None,

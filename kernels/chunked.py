@@ -197,7 +197,7 @@ def backward_queue_kernel(
 def _launch(
     problem: Problem,
     config: LaunchConfig,
-    dtypes: tuple[torch.dtype, torch.dtype],
+    dtypes: tuple[torch.dtype | None, ...],
     activation: str,
     add_dy: bool,
     save_h: bool,
@@ -289,7 +289,8 @@ def launch_queue(
         "dw_up_ptr": dw_up,
     }
     present = tuple(value is None for value in arguments.values())
-    _launch(problem, config, (dy.dtype, w_up.dtype), activation, add_dy, save_h, present)(
+    dtypes = (dy.dtype, w_up.dtype, None if b_down is None else b_down.dtype)
+    _launch(problem, config, dtypes, activation, add_dy, save_h, present)(
         programs,
         **arguments,
         tickets_ptr=shared,

@@ -115,7 +115,7 @@ def bottleneck_forward_kernel(
 def _launch(
     problem: Problem,
     config: LaunchConfig,
-    dtypes: tuple[torch.dtype, torch.dtype],
+    dtypes: tuple[torch.dtype | None, ...],
     activation: str,
     present: tuple[bool, ...],
 ) -> Launch:
@@ -171,7 +171,9 @@ def launch_forward(
         launch_sliced(x, w_down, b_down, w_up, b_up, residual, activation, scale, y, h, slope, z, config, problem)
         return y, h, slope, z
     present = (b_down is None, b_up is None, residual is None, h is None, slope is None, z is None)
-    _launch(problem, config, (x.dtype, w_down.dtype), activation, present)(
+    bias = b_up if b_down is None else b_down
+    dtypes = (x.dtype, w_down.dtype, None if bias is None else bias.dtype)
+    _launch(problem, config, dtypes, activation, present)(
         -(-T // config.BLOCK_T) * -(-M // config.BLOCK_M),
         x_ptr=x,
         w_down_ptr=w_down,

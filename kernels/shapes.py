@@ -34,8 +34,11 @@ class LaunchConfig:
 
     @property
     def order(self) -> tuple[object, ...]:
-        """What fixes the order in which one row is summed: equal orders give equal bits for a row."""
-        return (self.form == "split", self.BLOCK_D, self.BLOCK_M, self.partial_sums, self.BLOCK_T >= 64)
+        """What fixes the order in which one row is summed: equal orders give equal bits for a row.
+
+        The width of a tile counts only where its products are summed one by one: else they run on in one accumulator.
+        """
+        return (self.form == "split", self.BLOCK_M, self.partial_sums and self.BLOCK_D, self.BLOCK_T >= 64)
 
 
 @dataclass(frozen=True)

@@ -152,8 +152,27 @@ def _queue(problem: Problem) -> LaunchConfig | None:
     return config if same and rows_bytes > problem.l2_bytes else None
 
 
-def _same_order(config: LaunchConfig, other: LaunchConfig | None) -> bool:
-    return other is not None and config.order == other.order
+def _same_order(config: LaunchConfig | None, other: LaunchConfig | None) -> bool:
+    return config is not None and other is not None and config.order == other.order
+
+
+# Numbers of tokens from which float32 weights under 16-bit x are converted once a call: two small launches, where each
+# tile of tokens would read both weights at 4 bytes and convert them. Before them the tiles do it, with the same bits.
+CONVERT_FROM = {"forward": 65536, "backward": 16384}
+
+
+@cache
+def converted(direction: str, problem: Problem) -> Problem:
+    """The problem of a "forward" or a "backward" whose weights are converted before it, or the same where they are not.
+
+    They are not where rows would then be summed in another order than with few tokens.
+    """
+    if problem.w_bytes <= problem.x_bytes or problem.tokens < CONVERT_FROM[direction]:
+        return problem
+    other = replace(problem, w_bytes=problem.x_bytes)
+    phases: tuple[Phase, ...] = ("forward",) if direction == "forward" else ("dx", "dx_z", "dx_x")
+    same = all(_same_order(select_tiles(p, problem), select_tiles(p, other)) for p in phases)
+    return other if same else problem
 
 
 def split_count(T: int, tiles: int, block_t: int, sms: int) -> int:

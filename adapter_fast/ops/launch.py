@@ -142,21 +142,26 @@ def _on(device: torch.device) -> AbstractContextManager:
 def launch_form(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dtype, T: int, d: int, m: int) -> str:
     """One phrase on how many launches the two directions take, and why."""
     tiles = _kernels("tiles")
-    setting = problem(device, dtype, weight_dtype, T, d, m)
-    chosen = {phase: tiles.select_tiles(phase, setting) for phase in ("forward", "dx", "queue")}
+    given = problem(device, dtype, weight_dtype, T, d, m)
+    settings = {"forward": tiles.converted("forward", given)}
+    settings |= dict.fromkeys(("dx", "queue"), tiles.converted("backward", given))
+    chosen = {phase: tiles.select_tiles(phase, setting) for phase, setting in settings.items()}
     split: dict[str, list[str]] = {}
     for phase, config in chosen.items():
         if config and config.form == "split":
-            split.setdefault(_why(phase, config, setting), []).append(phase)
+            split.setdefault(_why(phase, config, settings[phase]), []).append(phase)
     phrases = [f"two launches for {' and '.join(phases)} at m = {m}: {why}" for why, phases in split.items()]
     phrases = phrases or [f"one fused launch each way at m = {m}"]
     phrases += [
-        f"the {config.form} form, {_why(phase, config, setting)}"
+        f"the {config.form} form, {_why(phase, config, settings[phase])}"
         for phase, config in chosen.items()
         if config and config.form in tiles.OPTIONAL_FORMS
     ]
-    if "resident" in setting.optional and "resident" in setting.unavailable:
-        phrases.append(f"no resident form: {_without_gluon(setting.device)}")
+    converting = [name for name in ("forward", "backward") if tiles.converted(name, given) is not given]
+    if converting:
+        phrases.append(f"weights converted once a call in the {' and the '.join(converting)}")
+    if "resident" in given.optional and "resident" in given.unavailable:
+        phrases.append(f"no resident form: {_without_gluon(given.device)}")
     return "; ".join(phrases)
 
 
@@ -194,6 +199,9 @@ def forward(
     w_down, w_up = dense(w_down), dense(w_up)
     T, d = rows.shape
     setting = problem(x.device, x.dtype, w_down.dtype, T, d, w_down.shape[0], rows, added, w_down, w_up)
+    setting = _kernels("tiles").converted("forward", setting)
+    if setting.w_bytes != w_down.element_size():
+        w_down, w_up = w_down.to(x.dtype), w_up.to(x.dtype)
     with _on(x.device):
         y, h, slope, z = _kernels("forward").launch_forward(
             rows,
@@ -245,6 +253,9 @@ def backward(
     h, slope, z, w_down, w_up = (None if tensor is None else dense(tensor) for tensor in saved)
     b_down = bias_of(b_down)
     setting = problem(dy.device, dy.dtype, weight_dtype, T, d, m, dy, x, h, slope, z, w_down, w_up)
+    setting = _kernels("tiles").converted("backward", setting)
+    if setting.w_bytes != weight_dtype.itemsize:
+        w_down, w_up = (None if weight is None else weight.to(dy.dtype) for weight in (w_down, w_up))
     save_h = need_w_up and h is None
     with _on(dy.device):
         # One launch for all where that form is chosen; None where it cannot be had.
