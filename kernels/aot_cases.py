@@ -29,6 +29,13 @@ from .tiles import OPTIONAL_FORMS, select_tiles
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 HIDDEN = (768, 1024, 4096)
 BOTTLENECKS = (16, 32, 64, 128, 256, 512)
+# (d, m, aligned): whole tiles, rows that start anywhere, tiles with masked columns, rows of m that are no 16 bytes.
+SHAPES = (
+    *((d, m, True) for m in BOTTLENECKS for d in HIDDEN),
+    *((768, m, False) for m in BOTTLENECKS),
+    *((1000, m * 3 // 4, True) for m in BOTTLENECKS[1:]),
+    *((768, m - 3, True) for m in BOTTLENECKS),
+)
 # (x, weights, precision of float32 products)
 DTYPES = (
     ("bf16", "bf16", "ieee"),
@@ -36,7 +43,6 @@ DTYPES = (
     ("fp16", "fp16", "ieee"),
     ("fp16", "fp32", "ieee"),
     ("fp32", "fp32", "tf32"),
-    ("fp32", "fp32", "ieee"),
 )
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "i32": torch.int32}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -79,6 +85,11 @@ def _type(value: Any) -> str:
     return "i32" if isinstance(value, int) else "fp32"
 
 
+def _units(size: str, unit: int, block: int) -> str:
+    """What is known of d or m: whole tiles need no word."""
+    return "" if unit == block else f"{size.lower()} masked" if unit > 1 else f"{size.lower()} ragged"
+
+
 def _cases(
     kernel: str, form: str, dtypes: tuple[str, str, str], aligned: bool, call: Callable[[], Any], detail: str = ""
 ) -> Iterator[AotCase]:
@@ -97,6 +108,11 @@ def _cases(
         words += ["x".join(map(str, blocks.values())), f"w{options['num_warps']}"]
         words += [f"s{options['num_stages']}"] if "num_stages" in options else []
         words += [word for name, word in _SETTINGS.items() if fixed.get(name)]
+        words += [
+            _units(size, fixed[f"UNIT_{size}"], fixed[f"BLOCK_{size}"])
+            for size in "DM"
+            if aligned and {f"UNIT_{size}", f"BLOCK_{size}"} <= fixed.keys()
+        ]
         given = {name: value for name, value in arguments.items() if value is not None}
         anywhere = {param.name for param in fn.params if param.do_not_specialize_on_alignment}
         yield AotCase(
@@ -214,7 +230,7 @@ def cases(arch: str) -> Iterator[AotCase]:
 def _all(arch: str) -> Iterator[AotCase]:
     for dtype in ("bf16", "fp16", "fp32"):
         yield from _reduce(dtype)
-    for dtypes, m, aligned, tokens, d in product(DTYPES, BOTTLENECKS, (True, False), TOKENS, HIDDEN):
+    for dtypes, (d, m, aligned), tokens in product(DTYPES, SHAPES, TOKENS):
         sizes = (_DTYPES[dtype].itemsize for dtype in dtypes[:2])
         problem = Problem(d, m, *sizes, dtypes[2], arch, aligned=aligned, tokens=tokens)
         for optional in ((), *((form,) for form in OPTIONAL_FORMS)):

@@ -82,7 +82,11 @@ def dx_tile(
     dh = contract(dh, dy_rows, mask_t, w_up_ptr, M, 1, offs_m, mask_m, D, PRECISION, BLOCK_D)
     if slope_ptr is not None:
         slope = tl.load(slope_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0).to(ACC_DTYPE)
-    dz = dh * slope * scale  # [BLOCK_T, BLOCK_M]
+    # Rows and columns beyond the end add nothing: 0 · inf and the slope of the bias alone may be NaN there.
+    keep = mask_tm
+    if ACTIVATION == "relu":
+        keep &= slope != 0.0  # PyTorch's relu cuts infinities off too
+    dz = tl.where(keep, dh * slope * scale, 0.0)  # [BLOCK_T, BLOCK_M]
     if db_down_ptr is not None:
         tl.store(db_down_ptr + tile_t * M + offs_m, tl.sum(dz, axis=0), mask=mask_m)
     dz = dz.to(dtype)

@@ -81,6 +81,8 @@ def bottleneck_forward_kernel(
         slope = activation_slope(z, ACTIVATION)
         tl.store(slope_ptr + first_t * M + offs_tm, slope.to(slope_ptr.dtype.element_ty), mask=mask_tm)
     h = activate(z, ACTIVATION).to(x_ptr.dtype.element_ty)  # [BLOCK_T, BLOCK_M]
+    # An infinite x makes NaN of the columns that W_down lacks.
+    h = tl.where(mask_m[None, :], h, 0.0)
     if h_ptr is not None:
         tl.store(h_ptr + first_t * M + offs_tm, h, mask=mask_tm)
 

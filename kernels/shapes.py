@@ -114,6 +114,9 @@ def family(arch: str) -> str:
 
 
 def kind(problem: Problem) -> str:
-    """Which table: by the bytes of x and of the weights, the precision of float32 products, and the alignment."""
-    name = problem.precision if problem.x_bytes > 2 else "16" if problem.w_bytes <= 2 else "16/32"
+    """Which table: by the bytes of x and of the weights, and the alignment.
+
+    32-bit x has tiles for tf32 alone: exact products are PyTorch's on a GPU, and the interpreter takes any tiles.
+    """
+    name = "tf32" if problem.x_bytes > 2 else "16" if problem.w_bytes <= 2 else "16/32"
     return name if problem.aligned else f"{name} ragged"

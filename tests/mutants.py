@@ -253,8 +253,8 @@ MUTANTS = [
     Mutant(
         "dz rounded before it is scaled",
         "kernels/backward.py",
-        "dz = dh * slope * scale",
-        "dz = (dh * slope).to(dtype).to(ACC_DTYPE) * scale",
+        "dh * slope * scale",
+        "(dh * slope).to(dtype).to(ACC_DTYPE) * scale",
         SCALED,
         "interpreter and speed",
     ),

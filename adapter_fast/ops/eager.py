@@ -105,7 +105,9 @@ def backward(
     if need_dz:
         # One [T, m] tensor fewer beside dx than with slope and h made together.
         slope = _slope(z, activation) if slope is None else slope  # type: ignore[arg-type]
-        dz = _product(dy, w_up.to(dy.dtype), scale).mul_(slope)  # type: ignore[union-attr]
+        dz = _product(dy, w_up.to(dy.dtype), scale)  # type: ignore[union-attr]
+        # PyTorch's relu cuts infinities off, which a product with 0 does not.
+        dz = dz.masked_fill_(slope == 0, 0) if activation == "relu" else dz.mul_(slope)
         del slope
         if need_x:
             weight = w_down.to(dy.dtype)  # type: ignore[union-attr]
