@@ -54,7 +54,7 @@ def profiled(op: Callable, case: Case, calls: int = CALLS) -> dict[str, list[flo
 
     def step() -> None:
         one = next(turn)
-        leaves = [one.tensors[name] for name in INPUTS if one.tensors[name] is not None]
+        leaves: list[Any] = [one.tensors[name] for name in INPUTS if one.tensors[name] is not None]
         torch.autograd.grad(call(op, case, one.tensors), leaves, one.dy)
 
     for _ in range(3):
@@ -223,9 +223,8 @@ def main(arguments: list[str] | None = None) -> int:
 def case_of(words: str) -> Case:
     """T,d,m[,dtype[,weights' dtype]] as a case on the GPU."""
     T, d, m, *kinds = words.split(",")
-    dtypes = [DTYPES[kind] for kind in kinds]
-    dtype, weights, *_ = (*dtypes, None) if dtypes else (torch.bfloat16, None)
-    return Case(int(T), int(d), int(m), dtype, weights, device="cuda")
+    dtype, weights = [*(DTYPES[kind] for kind in kinds), None, None][:2]
+    return Case(int(T), int(d), int(m), dtype or torch.bfloat16, weights, device="cuda")
 
 
 def _share(words: str) -> tuple[int, int]:
