@@ -115,8 +115,7 @@ def this_gpu(case: Case) -> Problem:
     from adapter_fast.ops.launch import problem
 
     weights = case.weight_dtype or case.dtype
-    device = torch.device("cuda", torch.cuda.current_device())
-    found = problem(device, case.dtype, weights, case.T, case.d, case.m)
+    found = problem(torch.device("cuda"), case.dtype, weights, case.T, case.d, case.m)
     return replace(found, tokens=bucket(case.T))
 
 
