@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("poison")
 FORMS = {
     "fused": {"forward": LaunchConfig("fused", 16, 32, 16, 4, 1), "dx": LaunchConfig("fused", 16, 32, 16, 4, 1)},
     "looped": {
-        phase: LaunchConfig("fused", 16, 32, 16, 4, 1, programs_per_sm=1, evict_first=True)
+        phase: LaunchConfig("fused", 16, 32, 16, 4, 1, programs_per_sm=0)
         for phase in ("forward", "dx", "dx_z", "dx_x")
     },
     "partial sums": {"forward": LaunchConfig("fused", 16, 32, 16, 4, 1, partial_sums=True)},
