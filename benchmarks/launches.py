@@ -53,7 +53,7 @@ def profiled(op: Callable, case: Case, calls: int = CALLS) -> dict[str, list[flo
 
     def step() -> None:
         one = next(turn)
-        leaves = [one.tensors[name] for name in INPUTS if one.tensors[name] is not None]
+        leaves = [value for name in INPUTS if (value := one.tensors[name]) is not None]
         torch.autograd.grad(call(op, case, one.tensors), leaves, one.dy)
 
     for _ in range(3):
@@ -120,15 +120,11 @@ def this_gpu(case: Case) -> Problem:
 
 
 def sweep(case: Case) -> Iterator[dict[str, LaunchConfig]]:
-    """Tiles of the forward and dx around the rules' own: rows and warps, stages, programs, eviction."""
+    """Tiles of the forward and dx around the rules' own: rows and warps, columns, stages."""
     base = {phase: select_tiles(phase, this_gpu(case)) for phase in ("forward", "dx")}
-    for (rows, warps), stages, cap in product(((64, 4), (128, 8)), (3, 2, 4), (1, 2, 3, 4, 0)):
-        if cap * rows > 256 or (stages != 3 and cap in (3, 4)):
-            continue
-        for evict in (True, False) if stages == 3 else (True,):
-            tiles = {"BLOCK_T": rows, "num_warps": warps, "num_stages": stages}
-            options = {"programs_per_sm": cap, "evict_first": evict}
-            yield {phase: replace(one, **tiles, **options) for phase, one in base.items()}
+    for (rows, warps), columns, stages in product(((64, 4), (128, 8)), (64, 128, 256), (3, 2, 4, 5)):
+        tiles = {"BLOCK_T": rows, "BLOCK_D": columns, "num_warps": warps, "num_stages": stages}
+        yield {phase: replace(one, **tiles) for phase, one in base.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -177,8 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
 def case_of(words: str) -> Case:
     """T,d,m[,dtype[,weights' dtype]] as a case on the GPU."""
     T, d, m, *kinds = words.split(",")
-    dtypes = [DTYPES[kind] for kind in kinds]
-    return Case(int(T), int(d), int(m), *(dtypes or [torch.bfloat16]), device="cuda")
+    dtypes = [DTYPES[kind] for kind in kinds] or [torch.bfloat16]
+    return Case(int(T), int(d), int(m), dtypes[0], dtypes[1] if dtypes[1:] else None, device="cuda")
 
 
 def _share(words: str) -> tuple[int, int]:
