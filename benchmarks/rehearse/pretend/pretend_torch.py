@@ -28,7 +28,12 @@ def change(torch: Any) -> None:
     here = device("cuda", 0)
 
     def on_host(value: Any) -> Any:
-        if isinstance(value, str) and value.split(":")[0] == "cuda" or isinstance(value, device) and value.type == "cuda":
+        if (
+            isinstance(value, str)
+            and value.split(":")[0] == "cuda"
+            or isinstance(value, device)
+            and value.type == "cuda"
+        ):
             return device("cpu")
         return value
 
