@@ -1,4 +1,4 @@
-"""A pytest plugin: tests that assert something of numbers or times in their own lines need not find it in a rehearsal."""
+"""A pytest plugin: tests that assert something of numbers or times in their own lines need not find it here."""
 
 import pytest
 
@@ -11,6 +11,7 @@ FORGIVEN = {
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
+    """Run the test; an assertion of its own is forgiven to those of FORGIVEN."""
     try:
         return (yield)
     except AssertionError as error:

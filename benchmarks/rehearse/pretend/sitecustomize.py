@@ -1,4 +1,4 @@
-"""Read by every Python process of a rehearsal, whose PYTHONPATH begins here: modules are changed once they are imported."""
+"""Read by every Python process of a rehearsal, whose PYTHONPATH begins here: changes modules once they are imported."""
 
 import os
 import sys
