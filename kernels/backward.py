@@ -83,7 +83,7 @@ def dx_tile(
     dh = tl.zeros((BLOCK_T, BLOCK_M), dtype=ACC_DTYPE)
     dy_rows = dy_ptr + first_t * stride_dyt + offs_t[:, None] * stride_dyt
     dh = contract(dh, dy_rows, mask_t, w_up_ptr, M, 1, offs_m, mask_m, D, PRECISION, BLOCK_D)
-    # Rows and columns beyond the end add nothing. A mask here and one below take fewer registers than both in one place.
+    # Rows and columns beyond the end add nothing. A mask here and one below take fewer registers than both at once.
     dh = tl.where(mask_t[:, None], dh, 0.0)
     if slope_ptr is not None:
         slope = tl.load(slope_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0).to(ACC_DTYPE)

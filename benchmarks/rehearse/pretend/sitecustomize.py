@@ -20,7 +20,7 @@ class _AfterImport(MetaPathFinder):
                 execute(module)
                 __import__(CHANGES[name]).change(module)
 
-            spec.loader.exec_module = exec_module
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
