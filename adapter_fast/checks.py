@@ -15,6 +15,8 @@ from torch import Tensor
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "identity")
 # Tensor subclasses may mean something of their own by a shape, or by a call.
 PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = frozenset(PLAIN)
+BACKEND_VARIABLE = "ADAPTER_FAST_BACKEND"
 MEMORY_MODES = ("speed", "balanced", "lean")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _LARGEST = sys.float_info.max  # an int can be above it
@@ -110,7 +112,7 @@ def _plainly_right(
     if (
         torch.compiler.is_compiling()
         or not (residual is None or residual is False)
-        or not all(type(t) in PLAIN for t in (x, w_down, b_down, w_up, b_up))
+        or not _PLAIN.issuperset(map(type, (x, w_down, b_down, w_up, b_up)))
         or x.dim() == 0
         or w_down.dim() != 2
     ):
@@ -191,6 +193,26 @@ def _check_one_by_one(
     check_memory(memory)
 
 
+def check_saved(dy: Tensor, m: int, weight_dtype: torch.dtype, *saved: Tensor | None) -> None:
+    """Raise ValueError unless x, h, slope, z, w_down, b_down and w_up, where given, fit dy [..., d] and m.
+
+    torch.autograd.graph.saved_tensors_hooks may hand back any tensor; its layout is free.
+    """
+    d = dy.shape[-1]
+    tokens = (dy.numel() // d, m)
+    shapes = (dy.shape, tokens, tokens, tokens, (m, d), (m,), (d, m))
+    for index, (tensor, shape) in enumerate(zip(saved, shapes)):
+        if tensor is None:
+            continue
+        dtype = dy.dtype if index < 4 else weight_dtype
+        if tensor.shape != shape or tensor.dtype is not dtype or tensor.device != dy.device:
+            name = ("x", "h", "slope", "z", "w_down", "b_down", "w_up")[index]
+            raise ValueError(
+                f"the saved {name} must come back as {list(shape)} of {dtype} on {dy.device}, got {list(tensor.shape)} "
+                f"of {tensor.dtype} on {tensor.device}: see torch.autograd.graph.saved_tensors_hooks"
+            )
+
+
 def refused_derivative(what: str) -> RuntimeError:
     """The error for a derivative that the fused adapter has not."""
     return RuntimeError(
@@ -217,6 +239,18 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
+def requested_backend() -> str:
+    """ "torch" or "triton" where the environment variable asks for one, else "".
+
+    Raises:
+        ValueError: it has another value.
+    """
+    asked = os.environ.get(BACKEND_VARIABLE, "")
+    if asked and asked not in ("torch", "triton"):
+        raise ValueError(f"{BACKEND_VARIABLE} must be torch or triton, or not be set, got {asked!r}")
+    return asked
+
+
 @cache
 def _probe(index: int) -> str | None:
     if importlib.util.find_spec("triton") is None:
@@ -233,6 +267,7 @@ def _cuda_support(index: int) -> str | None:
 
 # What torch.compiler.assume_constant_result sets, without its import of the whole compiler.
 interpreting._dynamo_marked_constant = True  # type: ignore[attr-defined]
+requested_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 in_functorch._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _cuda_support._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
@@ -246,15 +281,42 @@ def select_backend(device: torch.device, dtype: torch.dtype) -> Backend:
 
     Returns:
         Backend(name, reason); "torch" is the same autograd Function computed with PyTorch operations.
+
+    Raises:
+        ValueError: ADAPTER_FAST_BACKEND has another value than torch and triton.
+        RuntimeError: ADAPTER_FAST_BACKEND=triton where the kernels cannot run.
     """
+    asked = requested_backend()
+    if not asked:
+        return _best_backend(device, dtype)
+    if asked == "torch":
+        return Backend("torch", f"{BACKEND_VARIABLE}=torch asks for PyTorch operations")
+    backend = _best_backend(device, dtype)
+    if backend.name == "torch":
+        raise RuntimeError(f"{BACKEND_VARIABLE}=triton asks for kernels that cannot run here: {backend.reason}")
+    return Backend(backend.name, f"{backend.reason}; {BACKEND_VARIABLE}=triton asks for it")
+
+
+# Said at every call: made once.
+_GPU = Backend("triton", "a GPU and a dtype that the kernels support")
+_EXACT = Backend(
+    "torch",
+    "float32 products at highest precision do not run on tensor cores, and PyTorch's are then faster, 1.8 times on an "
+    'H200; torch.set_float32_matmul_precision("high") lets the kernels run',
+)
+
+
+def _best_backend(device: torch.device, dtype: torch.dtype) -> Backend:
     if device.type == "cuda":
         if dtype == torch.float64:
             return Backend("torch", "float64 runs on PyTorch's own matrix products; the kernels accumulate in float32")
+        if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
+            return _EXACT
         index = torch.cuda.current_device() if device.index is None else device.index
         missing = _cuda_support(index)
         if missing is not None:
             return Backend("torch", missing)
-        return Backend("triton", "a GPU and a dtype that the kernels support")
+        return _GPU
     if device.type == "cpu" and interpreting():
         if dtype == torch.bfloat16:
             return Backend("torch", "Triton's interpreter computes bfloat16 wrongly")

@@ -205,3 +205,111 @@ class Canary:
         touched = int((~same & ~self._inside).sum())
         if touched:
             raise AssertionError(f"{name}: {touched} elements written outside of the tensor")
+
+
+@contextmanager
+def bfloat16_interpreter() -> Iterator[None]:
+    """Triton's interpreter computes bfloat16 right while the block runs; by itself it multiplies bits and truncates.
+
+    tl.dot multiplies and adds in float32, and casts round to nearest even, as on a GPU. Arithmetic in bfloat16 itself,
+    of which the kernels have none, raises. Forward and backward must both run inside. Which backend a bfloat16 call
+    takes on a CPU is not changed: PyTorch's, unless a test says otherwise.
+
+    Raises:
+        RuntimeError: this Triton's interpreter has not the functions that are mended, or is still wrong with them.
+    """
+    import numpy as np
+    import triton
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    refusal = f"bfloat16_interpreter is made for Triton 3.6 and 3.9, and this is {triton.__version__}: "
+    builder = getattr(interpreter, "InterpreterBuilder", None)
+    names = ("cast_impl", "create_fp_to_fp", "create_dot", "binary_op", "unary_op")
+    used = {"TensorHandle": interpreter, "interpreter_builder": interpreter, "_ir": interpreter}
+    for name, owner in (used | dict.fromkeys(names, builder)).items():
+        if not hasattr(owner, name):
+            raise RuntimeError(f"{refusal}triton.runtime.interpreter has no {name} where it was")
+    handle, nearest = interpreter.TensorHandle, interpreter._ir.ROUNDING_MODE.RTNE
+    before = {name: getattr(builder, name) for name in names}
+
+    def is_bfloat16(value: Any) -> bool:
+        return value.dtype.scalar == tl.bfloat16
+
+    def widened(value: Any) -> Any:
+        if not is_bfloat16(value):
+            return value
+        return handle((value.data.astype(np.uint32) << np.uint32(16)).view(np.float32), tl.float32)
+
+    def cast_impl(self: Any, src: Any, dst_type: Any) -> Any:
+        if dst_type.scalar != tl.bfloat16:
+            return before["cast_impl"](self, widened(src), dst_type)
+        values = before["cast_impl"](self, widened(src), tl.float32).data
+        bits = values.view(np.uint32)
+        rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+        quiet_nan = np.uint32(0x7FC00000)  # rounding could carry a NaN's bits into those of infinity or of zero
+        return handle((np.where(np.isnan(values), quiet_nan, rounded) >> np.uint32(16)).astype(np.uint16), tl.bfloat16)
+
+    def create_fp_to_fp(self: Any, src: Any, dst_type: Any, rounding_mode: Any) -> Any:
+        if src.dtype.scalar == tl.float32 and dst_type.scalar == tl.bfloat16 and rounding_mode == nearest:
+            return self.cast_impl(src, dst_type)
+        return before["create_fp_to_fp"](self, src, dst_type, rounding_mode)
+
+    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return before["create_dot"](self, widened(a), widened(b), *rest)
+
+    def refusing(name: str) -> Any:
+        def operator(self: Any, *operands: Any) -> Any:
+            if any(is_bfloat16(operand) for operand in operands[:-1]):
+                raise TypeError("arithmetic in bfloat16, which the interpreter would do on bits: cast to float32 first")
+            return before[name](self, *operands)
+
+        return operator
+
+    mended = (cast_impl, create_fp_to_fp, create_dot, refusing("binary_op"), refusing("unary_op"))
+    for name, function in zip(names, mended):
+        setattr(builder, name, function)
+    try:
+        wrong = _wrong_bfloat16(interpreter)
+        if wrong:
+            raise RuntimeError(f"{refusal}its {wrong} is wrong in bfloat16 though mended")
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(builder, name, function)
+
+
+def _wrong_bfloat16(interpreter: Any) -> str | None:
+    """The first of the interpreter's functions that computes known bfloat16 values wrong, or None."""
+    import numpy as np
+    import triton.language as tl
+
+    handle, builder = interpreter.TensorHandle, interpreter.interpreter_builder
+    # Two ties, up and down to the even neighbour; just above a tie; a carry into the exponent; overflow; specials.
+    exact = [1.01171875, 1.00390625, 1.00390637, 1.99999, 3.4e38, math.inf, -math.inf, math.nan, -0.0, 1e-40]
+    bits = [0x3F82, 0x3F80, 0x3F81, 0x4000, 0x7F80, 0x7F80, 0xFF80, 0x7FC0, 0x8000, 0x0001]
+    given, rounded = handle(np.array(exact, np.float32), tl.float32), handle(np.array(bits, np.uint16), tl.bfloat16)
+    nearest = interpreter._ir.ROUNDING_MODE.RTNE
+    narrow = {
+        "create_fp_trunc": lambda: builder.create_fp_trunc(given, tl.bfloat16),
+        "create_fp_to_fp": lambda: builder.create_fp_to_fp(given, tl.bfloat16, nearest),
+    }
+    for name, cast in narrow.items():
+        if _attempt(cast) != bits:
+            return name
+    wide = _attempt(lambda: builder.create_fp_ext(rounded, tl.float32))
+    if wide is None or [np.float32(value).view(np.uint32) for value in wide] != [bit << 16 for bit in bits]:
+        return "create_fp_ext"
+    ones = handle(np.full((2, 2), 0x3F80, np.uint16), tl.bfloat16)
+    acc = handle(np.full((2, 2), 0.5, np.float32), tl.float32)
+    if _attempt(lambda: builder.create_dot(ones, ones, acc, None, 0)) != [[2.5, 2.5], [2.5, 2.5]]:
+        return "create_dot"
+    return None
+
+
+def _attempt(function: Any) -> Any:
+    """The values of the handle that function returns, or None where it raises."""
+    try:
+        return function().data.tolist()
+    except Exception:
+        return None

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,14 +36,18 @@ INTERRUPTED = 130
 @click.option(
     "--provider", "providers", multiple=True, type=click.Choice(PROVIDERS), help="Only this one; may be repeated."
 )
+@click.option("--case", "cases", multiple=True, help="Only this case, as the tables name it; may be repeated.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Rounds of two samples each.  [default: the suite's own]")
+@click.option("--no-autotune", is_flag=True, help="torch.compile in its default mode alone: minutes less a shape.")
+@click.option("--no-plots", is_flag=True, help="Write rows, draw nothing.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     help="[default: the checkout's benchmarks/results, or ./results]",
 )
-@click.option("--resume", is_flag=True, help="Leave out cases that this commit has measured here already.")
+@click.option("--resume", is_flag=True, help="Leave out what this commit has measured here already.")
 @click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Start no case that would end later than this."
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Start nothing that would end later than this."
 )
 def bench(
     suite: str,
@@ -50,13 +55,17 @@ def bench(
     dtype: str | None,
     quick: bool,
     providers: tuple[str, ...],
+    cases: tuple[str, ...],
+    rounds: int | None,
+    no_autotune: bool,
+    no_plots: bool,
     output: Path | None,
     resume: bool,
     minutes: float | None,
 ) -> None:
     """Time and weigh adapters against their peers: checked first, then interleaved; a table, JSON rows and plots.
 
-    A run of only some providers, or with --quick, writes only where --output says.
+    A run of only some providers or cases, or with --quick, writes only where --output says.
     """
     import torch
     from rich.console import Console
@@ -64,7 +73,7 @@ def bench(
     from adapter_fast.benchmarks.provenance import RESULTS
     from adapter_fast.benchmarks.rows import ResultsError
     from adapter_fast.benchmarks.runner import Run, WrongResult
-    from adapter_fast.benchmarks.suites import benches, campaign
+    from adapter_fast.benchmarks.suites import benches, campaign, chosen
     from adapter_fast.profiler.machine import device_name, pin_threads
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -72,23 +81,20 @@ def bench(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cpu" and dtype == "float16":
         raise click.UsageError("--dtype float16 on a CPU: expected float32 or bfloat16")
-    if output is None and not (quick or providers):
+    if output is None and not (quick or providers or cases):
         output = RESULTS
     if resume and output is None:
-        raise click.UsageError("--resume with --quick or --provider needs --output: nothing else was written")
+        raise click.UsageError("--resume with --quick, --provider or --case needs --output: nothing else was written")
     threads = pin_threads()
     console = Console()
-    run = Run(device, providers or None, output, minutes * 60 if minutes else None, resume)
+    run = Run(device, providers or None, output, minutes * 60 if minutes else None, resume, whole=not cases)
     console.print(
         f"{device_name(device)}, torch {torch.__version__}, {threads} host thread{'s' if threads > 1 else ''} pinned",
         highlight=False,
     )
     try:
-        work = (
-            campaign(device, dtype=dtype, quick=quick)
-            if suite == "all"
-            else benches(suite, device, dtype=dtype, quick=quick)
-        )
+        grid = campaign if suite == "all" else partial(benches, suite)
+        work = chosen(grid(device, dtype=dtype, quick=quick, autotune=not no_autotune), cases, rounds)
         with _ctrl_c(run), _progress(len(work)) as report:
             outcomes = list(run.run(work, report).values())
     except KeyboardInterrupt:
@@ -100,7 +106,7 @@ def bench(
         raise SystemExit(1) from None
     except (ResultsError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    _finish(console, run, outcomes)
+    _finish(console, run, outcomes, plots=not no_plots)
 
 
 @contextmanager
@@ -124,8 +130,7 @@ def _ctrl_c(run: Run) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _finish(console: Console, run: Run, outcomes: list[Outcome]) -> None:
-    from adapter_fast.benchmarks.plots import draw
+def _finish(console: Console, run: Run, outcomes: list[Outcome], plots: bool) -> None:
     from adapter_fast.benchmarks.tables import headline, screen
     from adapter_fast.profiler.machine import slug
 
@@ -136,12 +141,16 @@ def _finish(console: Console, run: Run, outcomes: list[Outcome]) -> None:
         console.print(line, highlight=False)
     if run.output is not None:
         folder = run.output / slug(run.origin["device"])
-        pictures = draw({outcome.rows[0].suite: outcome.rows for outcome in outcomes if outcome.rows}, folder)
+        pictures = []
+        if plots:
+            from adapter_fast.benchmarks.plots import draw
+
+            pictures = draw({outcome.rows[0].suite: outcome.rows for outcome in outcomes if outcome.rows}, folder)
         files = [str(outcome.path) for outcome in outcomes if outcome.rows] + [str(path) for path in pictures]
         console.print("wrote " + ", ".join(files), highlight=False, soft_wrap=True)
     left = sum(len(outcome.left) for outcome in outcomes)
     if left:
-        console.print(f"{left} cases did not fit into the time: run again with --resume", highlight=False)
+        console.print(f"{left} phases did not fit into the time: run again with --resume", highlight=False)
 
 
 @contextmanager

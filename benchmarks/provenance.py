@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ def provenance(device: str) -> dict[str, Any]:
 
 
 def _commit() -> str:
+    """git's, or ADAPTER_FAST_COMMIT where the checkout was copied to a machine without its .git; else "unknown"."""
+    if named := os.environ.get("ADAPTER_FAST_COMMIT"):
+        return named
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
         # A run writes its own results as it goes: they make no other program of it, or --resume would find nothing.

@@ -91,10 +91,18 @@ def write_rows(rows: Iterable[Row], path: Path) -> Path:
     return write_whole(path, f"[\n{text}\n]\n")
 
 
+def key_of(row: Row) -> tuple[str, str, str, str]:
+    """What a figure is of, within its suite: measured again, it takes the place of the old one."""
+    return row.case, row.phase, row.mode, row.provider
+
+
 def merge(old: Iterable[Row], new: Iterable[Row], order: list[str]) -> list[Row]:
-    """`old` with the cases of `new` in place of its own; cases in `order`, those that it lacks at the end."""
+    """`old` with the figures of `new` in place of its own; cases in `order`, those that it lacks at the end."""
     new = list(new)
-    measured = {row.case for row in new}
-    rows = [*(row for row in old if row.case not in measured), *new]
+    measured = {key_of(row) for row in new}
+    # Who cannot run any more has one row that says so, and no figures in any mode.
+    gone = {(row.case, row.phase, row.provider) for row in new if not row.ran}
+    kept = [row for row in old if key_of(row) not in measured and (row.case, row.phase, row.provider) not in gone]
+    rows = [*kept, *new]
     rank = {case: place for place, case in enumerate(order)}
     return sorted(rows, key=lambda row: rank.get(row.case, len(order)))

@@ -33,8 +33,9 @@ class Run:
     """What all rows of a run share, and where they go.
 
     device: "cpu" or "cuda". providers: whom to measure, None for all. output: the directory of results, None to write
-    nothing. seconds: start no new case after this long, None for no limit. resume: leave out cases whose rows are
-    there already, from this commit and these versions.
+    nothing. seconds: start no new phase after this long, None for no limit. resume: leave out phases whose rows are
+    there already, from this commit and these versions. whole: the benches are a suite's whole grid, and rows of cases
+    that it lacks go.
     """
 
     device: str
@@ -42,6 +43,7 @@ class Run:
     output: Path | None = None
     seconds: float | None = None
     resume: bool = False
+    whole: bool = True
 
     def __post_init__(self) -> None:
         self.origin = provenance(self.device)
@@ -66,37 +68,36 @@ class Run:
         return self._ceilings[dtype]
 
     def run(self, benches: list[Bench], report: Callable[[Bench], None] = lambda bench: None) -> dict[str, Outcome]:
-        """Measure case by case in the order given; each suite's outcome by its name.
+        """Measure phase by phase in the order given; each suite's outcome by its name.
 
-        A case's rows are written when the last of its phases is done. `report` is called before each phase.
+        A phase's rows are written when it is done, in place of those of the same case, phase, mode and provider.
+        `report` is called before each phase.
 
         Raises:
             WrongResult: ours are wrong. ResultsError: resume on a file of another schema. KeyboardInterrupt: stop()
             was called. What was written before stays.
         """
-        cases: dict[tuple[str, str], list[Bench]] = {}
+        order: dict[str, list[str]] = {}
         for bench in benches:
-            cases.setdefault((bench.suite, bench.case), []).append(bench)
-        outcomes = {suite: self._begin(suite) for suite in dict.fromkeys(suite for suite, _ in cases)}
-        for (suite, case), phases in cases.items():
-            outcome = outcomes[suite]
-            if self._measured(case, outcome.rows):
+            order.setdefault(bench.suite, []).append(bench.case)
+        outcomes = {suite: self._begin(suite) for suite in order}
+        for bench in benches:
+            outcome = outcomes[bench.suite]
+            if self._measured(bench, outcome.rows):
                 continue
             if not self._has_time():
-                outcome.left.append(case)
+                outcome.left.append(f"{bench.case}, {bench.phase}")
                 continue
             began = time.monotonic()
-            rows = []
-            for bench in phases:
-                report(bench)
-                rows += self.measure(bench)
-                self._step()  # what was stopped on the way may not be what is measured
+            report(bench)
+            rows = self.measure(bench)
+            self._step()  # what was stopped on the way may not be what is measured
             self.longest = max(self.longest, time.monotonic() - began)
-            outcome.rows = merge(outcome.rows, rows, [name for other, name in cases if other == suite])
+            outcome.rows = merge(outcome.rows, rows, order[bench.suite])
             outcome.write()
         for suite, outcome in outcomes.items():
-            if not outcome.left:  # a grid that was measured whole: its dtype has no other cases
-                names = {name for other, name in cases if other == suite}
+            if self.whole and not outcome.left:  # the whole grid: its dtype has no other cases
+                names = set(order[suite])
                 dtypes = {bench.dtype for bench in benches if bench.suite == suite}
                 outcome.rows = [row for row in outcome.rows if row.case in names or row.dtype not in dtypes]
                 outcome.write()
@@ -247,15 +248,24 @@ class Run:
             note=note,
         )
 
-    def _measured(self, case: str, old: Iterable[Row]) -> bool:
-        """Whether rows of this case are there, from this commit and these versions."""
+    def _measured(self, bench: Bench, old: Iterable[Row]) -> bool:
+        """Whether every provider has its row of this phase, from this commit and these versions.
+
+        If one has none all are measured again: figures are compared within one run alone.
+        """
+        if not self.resume:
+            return False
         same = ("device", "torch", "triton", "transformers", "commit")
-        return self.resume and any(
-            row.case == case and all(getattr(row, key) == self.origin[key] for key in same) for row in old
-        )
+        found = {
+            row.provider
+            for row in old
+            if (row.case, row.phase) == (bench.case, bench.phase)
+            and all(getattr(row, key) == self.origin[key] for key in same)
+        }
+        return found >= {name for name in bench.contenders if self.providers is None or name in self.providers}
 
     def _has_time(self) -> bool:
-        """Whether a case as long as the longest so far would still end in time."""
+        """Whether a phase as long as the longest so far would still end in time."""
         return self.seconds is None or time.monotonic() - self.start + self.longest < self.seconds
 
 

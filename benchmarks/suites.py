@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from adapter_fast.benchmarks.cases import dtype_name, memory_cases, name_of, op_cases, shape_of
 from adapter_fast.benchmarks.compare import BARE, BARE_OF
@@ -39,19 +39,23 @@ SUITES = ("op", "model", "memory", "latency")
 HEADLINE = 3  # cases of the op suite that a campaign measures first, with every mode of torch.compile
 
 
-def benches(suite: str, device: str, *, dtype: str | None = None, quick: bool = False) -> list[Bench]:
+def benches(
+    suite: str, device: str, *, dtype: str | None = None, quick: bool = False, autotune: bool = True
+) -> list[Bench]:
     """Everything a suite measures on "cpu" or "cuda", what matters most first.
 
     Args:
         suite: one of SUITES. dtype: "float32", "bfloat16" or "float16"; None takes bfloat16 on a GPU, float32 on a CPU.
-        quick: one small case, to see that everything runs.
+        quick: one small case, to see that everything runs. autotune: the headline cases try all modes of torch.compile.
 
     Raises:
         ValueError: an unknown suite; the message names the known ones.
     """
     if suite == "op":
         cases = op_cases(device, dtype, quick)
-        return [_op(case, phase, place < HEADLINE, quick) for place, case in enumerate(cases) for phase in PHASES]
+        return [
+            _op(case, phase, place < HEADLINE, quick, autotune) for place, case in enumerate(cases) for phase in PHASES
+        ]
     if suite == "memory":
         cases = memory_cases(device, dtype, quick)
         return [_memory(case, phase) for case in cases for phase in ("forward", "forward+backward")]
@@ -62,15 +66,29 @@ def benches(suite: str, device: str, *, dtype: str | None = None, quick: bool = 
     raise ValueError(f"suite must be one of {', '.join(SUITES)}, got {suite!r}")
 
 
-def campaign(device: str, *, dtype: str | None = None, quick: bool = False) -> list[Bench]:
+def campaign(device: str, *, dtype: str | None = None, quick: bool = False, autotune: bool = True) -> list[Bench]:
     """All suites, in an order in which a run that ends early has the most to show."""
-    by_suite = {suite: benches(suite, device, dtype=dtype, quick=quick) for suite in SUITES}
+    by_suite = {suite: benches(suite, device, dtype=dtype, quick=quick, autotune=autotune) for suite in SUITES}
     first = HEADLINE * len(PHASES)
     op = by_suite["op"]
     return [*op[:first], *by_suite["model"], *by_suite["latency"], *by_suite["memory"], *op[first:]]
 
 
-def _op(case: Case, phase: Phase, important: bool, quick: bool) -> Bench:
+def chosen(grid: list[Bench], cases: Sequence[str], rounds: int | None) -> list[Bench]:
+    """Those of the named cases, all where none is named, with so many rounds; None keeps each its own.
+
+    Raises:
+        ValueError: a name that no case has; the message tells the names.
+    """
+    names = list(dict.fromkeys(bench.case for bench in grid))
+    for case in cases:
+        if case not in names:
+            raise ValueError(f"--case must name cases out of {', '.join(names)}, got {case!r}")
+    found = [bench for bench in grid if not cases or bench.case in cases]
+    return [replace(bench, rounds=rounds) if rounds and bench.modes else bench for bench in found]
+
+
+def _op(case: Case, phase: Phase, important: bool, quick: bool, autotune: bool) -> Bench:
     gpu = case.device == "cuda"
     shape = shape_of(case)
     return _adapter(
@@ -80,7 +98,7 @@ def _op(case: Case, phase: Phase, important: bool, quick: bool) -> Bench:
         op_contenders(
             case,
             phase,
-            autotune=important and not quick and phase != "backward",
+            autotune=autotune and important and not quick and phase != "backward",
             modes=phase == "forward+backward" and (important or quick),
         ),
         lambda provider, medians, ceilings: floor_us(shape, phase, ceilings),

@@ -168,7 +168,7 @@ def _whole(
     written += slots + (SAVED[mode] if not backward else 1 if phase == "dx" else 2) * s.Z
     programs, hit = tiles, None
     if twice and config.form == "fused":
-        stores = 0 if config.evict_first else 1
+        stores = 1
         # In the time of one column's two readings every program brings in so much more, out of its two or three loops.
         streams = 2 * (2 + stores) / 3 if from_x else 1 + stores
         waiting = in_flight(config, problem, T, programs_per_sm) * streams
@@ -243,7 +243,7 @@ def _weight_grad(config: LaunchConfig, problem: Problem, T: int) -> Traffic:
 
 def queue_plan(config: LaunchConfig, problem: Problem, T: int) -> tuple[int, int]:
     """Tokens of a chunk of the queue form, and how many chunks dx is ahead: the kernel's own rule."""
-    from adapter_fast.kernels.queue import chunk_tokens, chunks_ahead
+    from adapter_fast.kernels.chunked import chunk_tokens, chunks_ahead
 
     chunk = chunk_tokens(T, problem.D, problem.x_bytes, problem.l2_bytes)
     chunks = -(-T // chunk)
@@ -258,7 +258,7 @@ def _queue(config: LaunchConfig, problem: Problem, T: int, programs_per_sm: int,
     s = sizes(problem, T)
     chunk, ahead = queue_plan(config, problem, T)
     # Until dy comes again, so much came in: dy and x of the chunks between, and dx unless it goes first.
-    between = min(ahead * chunk, T) * problem.D * problem.x_bytes * (2 if config.evict_first else 3)
+    between = min(ahead * chunk, T) * problem.D * problem.x_bytes * 3
     far = 0 if between <= USABLE * problem.l2_bytes else 1
     reads_x = 0 if mode == "lean" else 1  # in "lean" the launch has read x before, too
     tiles_d, chunks = -(-problem.D // config.BLOCK_D), -(-T // chunk)
@@ -405,7 +405,6 @@ def describe(config: LaunchConfig | None) -> str:
         f"{config.BLOCK_T}×{config.BLOCK_D}×{config.BLOCK_M} w{config.num_warps} s{config.num_stages}",
     ]
     words += [f"≤{config.programs_per_sm}/SM"] if config.programs_per_sm else []
-    words += ["evict"] if config.evict_first else []
     return " ".join(words)
 
 

@@ -1,32 +1,41 @@
-"""Every launch that select_tiles can ask for, as arguments for an ahead-of-time compilation: no GPU, no tensors.
+"""Every launch that select_tiles can ask for, as arguments for an ahead-of-time compilation: no GPU, no data.
 
-`make aot` compiles these for each named architecture and fails on a spill. A case holds what the compiler would see of
-a call with all biases, everything saved and every gradient needed; in aligned ones pointers are multiples of 16 bytes
-and UNIT says that rows are, in ragged ones nothing is known.
+`make aot` compiles these for each named architecture and fails on a spill. They are written down from the launchers
+themselves, called with tensors of the meta device, so that what is compiled is what runs: calls with all biases,
+everything saved and every gradient needed. In aligned ones every tensor starts at a multiple of 16 bytes and UNIT says
+that rows do; in ragged ones the caller's tensors start anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
-import triton.language as tl
+import torch
 
-from .backward import bottleneck_dx_kernel, weight_grad_kernel
+from .backward import launch_dx, launch_weight_grad
+from .chunked import launch_queue
 from .expand import expand_kernel
-from .forward import bottleneck_forward_kernel
-from .queue import MAX_CHUNKS, backward_queue_kernel
-from .reduce import BLOCK_N, BLOCK_R, reduce_kernel
+from .forward import launch_forward
+from .plan import recorded
+from .reduce import launch_reduce
 from .shapes import TOKENS, LaunchConfig, Phase, Problem
-from .sliced import bottleneck_sliced_kernel, slots_at_once
+from .sliced import bottleneck_sliced_kernel
 from .tiles import OPTIONAL_FORMS, select_tiles
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
-PHASES: tuple[Phase, ...] = ("forward", "dx", "dx_z", "dx_x", "expand", "weight_grad", "queue")
 HIDDEN = (768, 1024, 4096)
 BOTTLENECKS = (16, 32, 64, 128, 256, 512)
+# (d, m, aligned): whole tiles, rows that start anywhere, tiles with masked columns, rows of m that are no 16 bytes.
+SHAPES = (
+    *((d, m, True) for m in BOTTLENECKS for d in HIDDEN),
+    *((768, m, False) for m in BOTTLENECKS),
+    *((1000, m * 3 // 4, True) for m in BOTTLENECKS[1:]),
+    *((768, m - 3, True) for m in BOTTLENECKS),
+)
 # (x, weights, precision of float32 products)
 DTYPES = (
     ("bf16", "bf16", "ieee"),
@@ -34,9 +43,11 @@ DTYPES = (
     ("fp16", "fp16", "ieee"),
     ("fp16", "fp32", "ieee"),
     ("fp32", "fp32", "tf32"),
-    ("fp32", "fp32", "ieee"),
 )
-_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "i32": torch.int32}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+# What a name says of the compile-time settings that are on.
+_SETTINGS = {"PARTIAL_SUMS": "partial sums"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,7 @@ class AotCase:
     signature: dict[str, str]
     constexprs: dict[str, Any]
     divisible_by_16: tuple[str, ...]
+    options: dict[str, Any]
     num_warps: int
     num_stages: int
     expects_tensor_core: bool
@@ -61,203 +73,165 @@ class AotCase:
     BLOCK_M: int
 
 
-def _case(
-    kernel: str,
-    fn: Any,
-    dtypes: tuple[str, str, str],
-    config: LaunchConfig,
-    pointers: dict[str, str | None],
-    scalars: dict[str, Any],
-    constexprs: dict[str, Any],
-    unit: int,
-) -> AotCase:
+def _tensor(dtype: str, *shape: int, aligned: bool = True) -> torch.Tensor:
+    first = 0 if aligned else 1
+    size = torch.Size(shape).numel()
+    return torch.empty(first + size, dtype=_DTYPES[dtype], device="meta")[first:].view(shape)
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"*{_NAMES[value.dtype]}"
+    return "i32" if isinstance(value, int) else "fp32"
+
+
+def _units(size: str, unit: int, block: int) -> str:
+    """What is known of d or m: whole tiles need no word."""
+    return "" if unit == block else f"{size.lower()} masked" if unit > 1 else f"{size.lower()} ragged"
+
+
+def _cases(
+    kernel: str, form: str, dtypes: tuple[str, str, str], aligned: bool, call: Callable[[], Any], detail: str = ""
+) -> Iterator[AotCase]:
+    """A case for each launch of one call; kernel and form: what its own is called, beside the ones named below."""
     x_dtype, w_dtype, precision = dtypes
-    types = {name: f"*{dtype}" for name, dtype in pointers.items() if dtype is not None}
-    types |= {name: kind for name, kind in scalars.items() if isinstance(kind, str)}
-    fixed: dict[str, Any] = {name: None for name, dtype in pointers.items() if dtype is None}
-    fixed |= {name: value for name, value in scalars.items() if not isinstance(value, str)}
-    fixed |= constexprs | {"PRECISION": precision, "ACC_DTYPE": tl.float32, "UNIT": unit}
-    fixed |= {"BLOCK_T": config.BLOCK_T, "BLOCK_D": config.BLOCK_D, "BLOCK_M": config.BLOCK_M}
-    rows = "aligned" if unit > 1 else "ragged"
-    biases = ("b_down_ptr", "b_up_ptr", "bias_ptr")
-    tiles = f"{config.BLOCK_T}x{config.BLOCK_D}x{config.BLOCK_M} w{config.num_warps} s{config.num_stages}"
-    tiles += " loop" if constexprs.get("LOOP") else ""
-    tiles += " partial sums" if constexprs.get("PARTIAL_SUMS") else ""
-    return AotCase(
-        name=f"{kernel} {config.form} {x_dtype}/{w_dtype} {precision} {rows} {tiles}",
-        fn=fn,
-        signature=types,
-        constexprs=fixed,
-        divisible_by_16=tuple(name for name in pointers if unit > 1 and name in types and name not in biases),
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
-        expects_tensor_core=x_dtype != "fp32" or precision == "tf32",
-        kernel=kernel,
-        form=config.form,
-        x_dtype=x_dtype,
-        w_dtype=w_dtype,
-        precision=precision,
-        BLOCK_T=config.BLOCK_T,
-        BLOCK_D=config.BLOCK_D,
-        BLOCK_M=config.BLOCK_M,
-    )
-
-
-def _forward(dtypes: tuple[str, str, str], config: LaunchConfig, unit: int) -> AotCase:
-    x, w, _ = dtypes
-    split = config.form == "split"
-    pointers = {"x_ptr": x, "w_down_ptr": w, "b_down_ptr": w, "w_up_ptr": w, "b_up_ptr": w, "residual_ptr": x}
-    pointers |= {"y_ptr": None if split else x, "h_ptr": x, "slope_ptr": x, "z_ptr": None}
-    scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_xt": "i32", "stride_rt": "i32"}
-    constants = {"ACTIVATION": "gelu", "PARTIAL_SUMS": config.partial_sums, "EVICT_FIRST": config.evict_first}
-    constants["LOOP"] = config.programs_per_sm > 0
-    return _case("forward", bottleneck_forward_kernel, dtypes, config, pointers, scalars, constants, unit)
-
-
-def _dx(phase: Phase, dtypes: tuple[str, str, str], config: LaunchConfig, unit: int) -> AotCase:
-    x, w, _ = dtypes
-    split, lean = config.form == "split", phase == "dx_x"
-    pointers = {"dy_ptr": x, "x_ptr": x if lean else None, "h_ptr": None if phase == "dx" else x}
-    pointers |= {"slope_ptr": x if phase == "dx" else None, "z_ptr": x if phase == "dx_z" else None, "w_up_ptr": w}
-    pointers |= {"w_down_ptr": w if lean or not split else None, "b_down_ptr": w if lean else None}
-    pointers |= {"dx_ptr": None if split else x, "dz_ptr": x, "db_down_ptr": "fp32"}
-    pointers |= {"db_up_ptr": None if split else "fp32"}
-    scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_dyt": "i32", "stride_xt": "i32"}
-    constants = {"ADD_DY": True, "ACTIVATION": "gelu", "EVICT_FIRST": config.evict_first}
-    constants["LOOP"] = config.programs_per_sm > 0
-    return _case(phase, bottleneck_dx_kernel, dtypes, config, pointers, scalars, constants, unit)
-
-
-def _expand(dtypes: tuple[str, str, str], config: LaunchConfig, unit: int, backward: bool) -> AotCase:
-    x, w, _ = dtypes
-    pointers = {"h_ptr": x, "w_ptr": w, "bias_ptr": None if backward else w, "rows_ptr": x}
-    pointers |= {"sums_ptr": "fp32" if backward else None, "out_ptr": x}
-    scalars: dict[str, Any] = {"T": "i32", "D": "i32", "M": "i32", "scale": None if backward else "fp32"}
-    scalars |= {"stride_rt": "i32"}
-    kernel = "expand dx" if backward else "expand y"
-    constants = {"ADD_ROWS": True, "TRANSPOSED": backward}
-    return _case(kernel, expand_kernel, dtypes, config, pointers, scalars, constants, unit)
-
-
-def _weight_grad(dtypes: tuple[str, str, str], config: LaunchConfig, unit: int) -> AotCase:
-    x, _, precision = dtypes
-    pointers: dict[str, str | None] = {"dy_ptr": x, "x_ptr": x, "h_ptr": x, "dz_ptr": x}
-    pointers |= {"dw_down_ptr": "fp32", "dw_up_ptr": "fp32"}
-    scalars = {"T": "i32", "D": "i32", "M": "i32", "tokens_per_split": "i32", "stride_dyt": "i32", "stride_xt": "i32"}
-    # The weights themselves are not read here: their dtype does not matter.
-    return _case("weight_grad", weight_grad_kernel, (x, x, precision), config, pointers, scalars, {}, unit)
-
-
-def _sliced(dtypes: tuple[str, str, str], config: LaunchConfig, problem: Problem) -> Iterator[AotCase]:
-    x, w, _ = dtypes
-    pointers: dict[str, str | None] = {"x_ptr": x, "w_down_ptr": w, "b_down_ptr": w, "w_up_ptr": w, "b_up_ptr": w}
-    pointers |= {"residual_ptr": x, "y_ptr": x, "h_ptr": x, "slope_ptr": x, "z_ptr": None, "parts_ptr": "fp32"}
-    scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_xt": "i32", "stride_rt": "i32"}
-    slots = slots_at_once(config, -(-problem.D // config.BLOCK_D))
-    for phase in ("both", "first", "second"):
-        pointers["counters_ptr"] = "i32" if phase == "both" else None
-        constants = {"ACTIVATION": "gelu", "PHASE": phase, "SLOTS": slots}
-        kernel = f"sliced {phase}"
-        yield _case(kernel, bottleneck_sliced_kernel, dtypes, config, pointers, scalars, constants, problem.unit)
-
-
-def _resident(dtypes: tuple[str, str, str], config: LaunchConfig, problem: Problem) -> Iterator[AotCase]:
-    from .resident import aot_case  # needs a Triton with Gluon
-
-    x, w, precision = dtypes
-    for residual, saved in (("x", ("h", "slope")), ("x", ("z",)), ("x", ()), ("tensor", ("h", "slope"))):
-        made = aot_case(problem.D, problem.M, x, residual=residual, saved=saved, config=config)
-        what = f"{residual} {'+'.join(saved) or 'nothing'}"
-        sizes = f"d{problem.D} {config.BLOCK_T}x{config.BLOCK_D}x{config.BLOCK_M} w{config.num_warps}"
+    with recorded() as launches:
+        call()
+    for launch, arguments in launches:
+        fn, options, fixed = launch.kernel, launch.options, launch.constants
+        if fn is expand_kernel:
+            kernel = "expand dx" if fixed["TRANSPOSED"] else "expand y"
+        if fn is bottleneck_sliced_kernel:
+            kernel = f"sliced {fixed['PHASE']}"
+        blocks = {name: value for name, value in fixed.items() if name.startswith("BLOCK_")}
+        words = [kernel, detail or form, f"{x_dtype}/{w_dtype}", precision, "aligned" if aligned else "ragged"]
+        words += ["x".join(map(str, blocks.values())), f"w{options['num_warps']}"]
+        words += [f"s{options['num_stages']}"] if "num_stages" in options else []
+        words += [word for name, word in _SETTINGS.items() if fixed.get(name)]
+        words += [
+            _units(size, fixed[f"UNIT_{size}"], fixed[f"BLOCK_{size}"])
+            for size in "DM"
+            if aligned and {f"UNIT_{size}", f"BLOCK_{size}"} <= fixed.keys()
+        ]
+        given = {name: value for name, value in arguments.items() if value is not None}
+        anywhere = {param.name for param in fn.params if param.do_not_specialize_on_alignment}
         yield AotCase(
-            name=f"resident {what} {x} {sizes}",
-            expects_tensor_core=True,
-            kernel="resident",
-            form=config.form,
-            x_dtype=x,
-            w_dtype=w,
+            name=" ".join(word for word in words if word),
+            fn=fn,
+            signature={name: _type(value) for name, value in given.items()},
+            constexprs=dict.fromkeys(arguments.keys() - given.keys()) | fixed,
+            divisible_by_16=tuple(
+                name
+                for name, value in given.items()
+                if isinstance(value, torch.Tensor) and value.data_ptr() % 16 == 0 and name not in anywhere
+            ),
+            options=options,
+            num_warps=options["num_warps"],
+            num_stages=options.get("num_stages", fixed.get("AHEAD", 0)),
+            expects_tensor_core=form != "" and (x_dtype != "fp32" or precision == "tf32"),
+            kernel=kernel,
+            form=form,
+            x_dtype=x_dtype,
+            w_dtype=w_dtype,
             precision=precision,
-            BLOCK_T=config.BLOCK_T,
-            BLOCK_D=config.BLOCK_D,
-            BLOCK_M=config.BLOCK_M,
-            **made,
+            BLOCK_T=blocks.get("BLOCK_T", 0),
+            BLOCK_D=blocks.get("BLOCK_D", 0),
+            BLOCK_M=blocks.get("BLOCK_M", 0),
         )
 
 
-def _queue(dtypes: tuple[str, str, str], config: LaunchConfig, unit: int) -> Iterator[AotCase]:
-    x, w, _ = dtypes
-    scalars = {"T": "i32", "D": "i32", "M": "i32", "scale": "fp32", "stride_dyt": "i32", "stride_xt": "i32"}
-    scalars |= {"chunks": "i32", "chunk_tokens": "i32", "ahead": "i32"}
-    for mode in ("slope", "z", "x"):
-        pointers = {"dy_ptr": x, "x_ptr": x, "h_ptr": x, "slope_ptr": x if mode == "slope" else None}
-        pointers |= {"z_ptr": x if mode == "z" else None, "w_up_ptr": w, "w_down_ptr": w}
-        pointers |= {"b_down_ptr": w if mode == "x" else None, "dx_ptr": x, "dz_ptr": x, "db_down_ptr": "fp32"}
-        pointers |= dict.fromkeys(("db_up_ptr", "dw_down_ptr", "dw_up_ptr"), "fp32")
-        pointers |= dict.fromkeys(("tickets_ptr", "done_ptr"), "i32")
-        constants = {"MAKE_H": mode != "slope", "ADD_DY": True, "ACTIVATION": "gelu"}
-        constants |= {"EVICT_FIRST": config.evict_first, "SLOTS": MAX_CHUNKS}
-        yield _case(f"queue {mode}", backward_queue_kernel, dtypes, config, pointers, scalars, constants, unit)
+def _launches(dtypes: tuple[str, str, str], problem: Problem) -> Iterator[AotCase]:
+    """The cases of one problem, one phase after another."""
+    x_dtype, w_dtype, precision = dtypes
+    T, D, M, aligned = problem.tokens, problem.D, problem.M, problem.aligned
+    x, dy = _tensor(x_dtype, T, D, aligned=aligned), _tensor(x_dtype, T, D, aligned=aligned)
+    shapes = {"w_down": (M, D), "b_down": (M,), "w_up": (D, M), "b_up": (D,)}
+    weights = {name: _tensor(w_dtype, *shape, aligned=aligned) for name, shape in shapes.items()}
+    w_down, b_down, w_up, _ = weights.values()
+    h = _tensor(x_dtype, T, M)
+
+    config = select_tiles("forward", problem)
+    if config is not None and config.form == "resident":
+        yield from _resident(dtypes, config, problem)
+    elif config is not None:
+        # Where its programs cannot wait for each other the sliced form is two launches, as for a device of -1.
+        for device in (0, -1) if config.form == "sliced" else (0,):
+            forward = partial(launch_forward, x, *weights.values(), x, "gelu", 1.0, True, True, False)
+            yield from _cases(
+                "forward", config.form, dtypes, aligned, partial(forward, replace(problem, device=device))
+            )
+
+    queue = select_tiles("queue", problem)
+    modes: tuple[tuple[Phase, dict[str, Any]], ...] = (("dx", {"slope": h}), ("dx_z", {"z": h}), ("dx_x", {"x": x}))
+    for phase, mode in modes:
+        config = select_tiles(phase, problem)
+        read = {"x": None, "slope": None, "z": None} | mode
+        settled = {"w_down": w_down, "b_down": b_down, "w_up": w_up, "add_dy": True, "activation": "gelu", "scale": 1.0}
+        settled |= {"need_dx": True, "save_h": phase != "dx", "need_b_down": True}
+        if config is not None:
+            call = partial(launch_dx, dy, **read, **settled, save_dz=True, problem=problem)
+            yield from _cases(phase, config.form, dtypes, aligned, call)
+        if queue is not None:
+            saved = h if phase == "dx" else None
+            rest = {"h": saved, "need_w_down": True, "need_b_up": True, "config": queue, "problem": problem}
+            call = partial(launch_queue, dy, **read | {"x": x}, **settled, **rest)
+            yield from _cases(f"queue {next(iter(mode))}", "queue", dtypes, aligned, call)
+
+    # The weights themselves are not read here: their dtype does not matter.
+    call = partial(launch_weight_grad, dy, x, h, h, M, True, problem)
+    yield from _cases("weight_grad", "fused", (x_dtype, x_dtype, precision), aligned, call)
 
 
-def _reduce(w_dtype: str) -> AotCase:
-    names = ("dw_down", "dw_up", "db_down", "db_up")
-    signature = {f"{name}_ptr": "*fp32" for name in names} | {f"{name}_out_ptr": f"*{w_dtype}" for name in names}
-    integers = dict.fromkeys(("D", "M", "slots", "rows_down", "rows_up"), "i32")
-    return AotCase(
-        name=f"reduce to {w_dtype}",
-        fn=reduce_kernel,
-        signature=signature | integers | {"scale": "fp32"},
-        constexprs={"BLOCK_R": BLOCK_R, "BLOCK_N": BLOCK_N},
-        divisible_by_16=tuple(signature),
-        num_warps=4,
-        num_stages=3,
-        expects_tensor_core=False,
-        kernel="reduce",
-        form="",
-        x_dtype="fp32",
-        w_dtype=w_dtype,
-        precision="ieee",
-        BLOCK_T=BLOCK_R,
-        BLOCK_D=BLOCK_N,
-        BLOCK_M=0,
+def _resident(dtypes: tuple[str, str, str], config: LaunchConfig, problem: Problem) -> Iterator[AotCase]:
+    from .resident import launch_resident  # needs a Triton with Gluon
+
+    x_dtype, w_dtype, _ = dtypes
+    T, D, M = problem.tokens, problem.D, problem.M
+    x, y, other = _tensor(x_dtype, T, D), _tensor(x_dtype, T, D), _tensor(x_dtype, T, D + 8)[:, :D]
+    w_down, w_up, b_down, b_up = (
+        _tensor(x_dtype, M, D),
+        _tensor(x_dtype, D, M),
+        _tensor(w_dtype, M),
+        _tensor(w_dtype, D),
+    )
+    variants = (("x", ("h", "slope")), ("x", ("z",)), ("x", ()), ("tensor", ("h", "slope")))
+    # The weights come in the dtype of x, the biases in their own, which is no reason to compile all four again.
+    for residual, saved in variants if w_dtype == x_dtype else variants[:1]:
+        added = x if residual == "x" else other
+        h, slope, z = (_tensor(x_dtype, T, M) if name in saved else None for name in ("h", "slope", "z"))
+        given = (x, w_down, b_down, w_up, b_up, added, "gelu", 1.0, y, h, slope, z, config)
+        detail = f"{residual} {'+'.join(saved) or 'nothing'} d{D}"
+        yield from _cases("resident", "resident", dtypes, True, partial(launch_resident, *given), detail)
+
+
+def _reduce(w_dtype: str) -> Iterator[AotCase]:
+    D, M = HIDDEN[0], BOTTLENECKS[0]
+    problem = Problem(D, M, 4, 4, "ieee", "")
+    partials = (_tensor("fp32", 2, *shape) for shape in ((M, D), (D, M), (M,), (D,)))
+    yield from _cases(
+        "reduce", "", ("fp32", w_dtype, "ieee"), True, partial(launch_reduce, *partials, 1.0, _DTYPES[w_dtype], problem)
     )
 
 
-def _launches(dtypes: tuple[str, str, str], problem: Problem) -> Iterator[AotCase]:
-    split = False
-    for phase in PHASES:
-        config = select_tiles(phase, problem)
-        if config is None:
-            continue
-        if config.form == "resident":
-            yield from _resident(dtypes, config, problem)
-        elif config.form == "sliced":
-            yield from _sliced(dtypes, config, problem)
-        elif phase == "queue":
-            yield from _queue(dtypes, config, problem.unit)
-        elif phase == "forward":
-            split |= config.form == "split"
-            yield _forward(dtypes, config, problem.unit)
-        elif phase == "weight_grad":
-            yield _weight_grad(dtypes, config, problem.unit)
-        elif phase == "expand":
-            if split:
-                yield _expand(dtypes, config, problem.unit, False)
-                yield _expand(dtypes, config, problem.unit, True)
-        else:
-            split |= config.form == "split"
-            yield _dx(phase, dtypes, config, problem.unit)
-
-
 def cases(arch: str) -> Iterator[AotCase]:
-    """Each distinct launch on this architecture ("sm_80" … "gfx942"), once."""
-    yield from (_reduce(dtype) for dtype in _BYTES)
-    seen = set()
-    for dtypes, m, aligned, tokens, d in product(DTYPES, BOTTLENECKS, (True, False), TOKENS, HIDDEN):
-        sizes = (_BYTES[dtypes[0]], _BYTES[dtypes[1]])
+    """Each distinct launch on this architecture ("sm_80" … "gfx942"), once.
+
+    Raises:
+        ValueError: two that differ have one name.
+    """
+    seen: dict[str, AotCase] = {}
+    for case in _all(arch):
+        if seen.setdefault(case.name, case) is case:
+            yield case
+        elif seen[case.name] != case:
+            raise ValueError(f"two compilations are called {case.name!r}: {seen[case.name]} and {case}")
+
+
+def _all(arch: str) -> Iterator[AotCase]:
+    for dtype in ("bf16", "fp16", "fp32"):
+        yield from _reduce(dtype)
+    for dtypes, (d, m, aligned), tokens in product(DTYPES, SHAPES, TOKENS):
+        sizes = (_DTYPES[dtype].itemsize for dtype in dtypes[:2])
         problem = Problem(d, m, *sizes, dtypes[2], arch, aligned=aligned, tokens=tokens)
         for optional in ((), *((form,) for form in OPTIONAL_FORMS)):
-            for case in _launches(dtypes, replace(problem, optional=optional)):
-                if case.name not in seen:
-                    seen.add(case.name)
-                    yield case
+            yield from _launches(dtypes, replace(problem, optional=optional))

@@ -1,4 +1,4 @@
-"""The backward in two launches: dx with the bias gradients' partial sums, then both weight gradients together.
+"""The backward in two launches: dx with the partial sums of db_down, then both weight gradients and db_up together.
 
 dz = scale · (dy · W_up) ⊙ slope, dx = dz · W_down (+ dy), dW_up = scale · dyᵀ · h, dW_down = dzᵀ · x,
 db_up = scale · Σ dy, db_down = Σ dz. Every sum over tokens goes to a partial slot of its own, and the slots are reduced
@@ -13,11 +13,11 @@ import triton
 import triton.language as tl
 
 from .activations import activate, activation_slope
-from .blocks import contract, expand_rows
+from .blocks import contract, expand_rows, multiply
 from .expand import launch_expand
 from .plan import Launch, acc_dtype, prepare
 from .shapes import LaunchConfig, Phase, Problem
-from .tiles import programs, select_tiles, split_count
+from .tiles import select_tiles, split_count
 
 
 @triton.jit
@@ -34,7 +34,6 @@ def dx_tile(
     dx_ptr,
     dz_ptr,
     db_down_ptr,
-    db_up_ptr,
     T,
     D,
     M,
@@ -45,7 +44,7 @@ def dx_tile(
     ACTIVATION: tl.constexpr,
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
-    EVICT_FIRST: tl.constexpr,
+    STAGES: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -97,9 +96,9 @@ def dx_tile(
         tl.store(dz_ptr + first_t * M + offs_tm, dz, mask=mask_tm)
 
     if dx_ptr is not None:
-        db_up = db_up_ptr
-        if db_up_ptr is not None:
-            db_up = db_up_ptr + tile_t * D
+        added = None
+        if ADD_DY:
+            added = dy_rows
         dx_rows = dx_ptr + first_t * D + offs_t[:, None] * D
         expand_rows(
             dz,
@@ -110,16 +109,14 @@ def dx_tile(
             1,
             None,
             None,
-            dy_rows,
-            db_up,
+            added,
             dx_rows,
             mask_t,
             D,
-            ADD_DY,
             PRECISION,
             ACC_DTYPE,
             BLOCK_D,
-            EVICT_FIRST,
+            STAGES,
         )
 
 
@@ -131,6 +128,7 @@ def weight_grad_tile(
     dz_ptr,
     dw_down_ptr,
     dw_up_ptr,
+    db_up_ptr,
     slot,
     first,
     tokens,
@@ -149,7 +147,8 @@ def weight_grad_tile(
 ):
     """Slot `slot` of one [BLOCK_D, BLOCK_M] tile of both weights' gradients, from tokens first … first + tokens.
 
-    slot and first are 64-bit; tokens is a multiple of BLOCK_T, and tokens from T on count as zeros.
+    With the first tile of the bottleneck comes Σ dy, where dy has 16 bits as one more product, which is exact. slot and
+    first are 64-bit; tokens is a multiple of BLOCK_T, and tokens from T on count as zeros.
     """
     offs_m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
     offs_d = tile_d * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
@@ -157,6 +156,7 @@ def weight_grad_tile(
     mask_d = offs_d < D
     dw_up = tl.zeros((BLOCK_D, BLOCK_M), dtype=ACC_DTYPE)
     dw_down = tl.zeros((BLOCK_D, BLOCK_M), dtype=ACC_DTYPE)
+    sums = tl.zeros((BLOCK_D, 16), dtype=ACC_DTYPE)
     for start_t in range(0, tokens, BLOCK_T):
         first_t = first + start_t
         offs_t = tl.arange(0, BLOCK_T)
@@ -169,22 +169,35 @@ def weight_grad_tile(
                 dy_ptr + first_t * stride_dyt + offs_t[None, :] * stride_dyt + offs_d[:, None], mask=mask_dt, other=0.0
             )
             h = tl.load(h_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0)
-            dw_up = tl.dot(dy, h, dw_up, input_precision=PRECISION, out_dtype=ACC_DTYPE)
+            dw_up = multiply(dy, h, dw_up, PRECISION)
+            if db_up_ptr is not None:
+                # A column of ones and fifteen of zeros: the least that a tensor core multiplies with.
+                first_column = tl.arange(0, 16)[None, :] == 0
+                ones = tl.where(first_column & (offs_t >= 0)[:, None], 1.0, 0.0)  # [BLOCK_T, 16]
+                if dy.dtype.primitive_bitwidth == 16:
+                    sums = tl.dot(dy, ones.to(dy.dtype), sums, out_dtype=ACC_DTYPE)
+                else:
+                    sums += tl.sum(dy, axis=1)[:, None]
         if dw_down_ptr is not None:
             x = tl.load(
                 x_ptr + first_t * stride_xt + offs_t[None, :] * stride_xt + offs_d[:, None], mask=mask_dt, other=0.0
             )
             dz = tl.load(dz_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0)
-            dw_down = tl.dot(x, dz, dw_down, input_precision=PRECISION, out_dtype=ACC_DTYPE)
+            dw_down = multiply(x, dz, dw_down, PRECISION)
     mask_dm = mask_d[:, None] & mask_m[None, :]
     first_dm = slot * D * M
     if dw_up_ptr is not None:
         tl.store(dw_up_ptr + first_dm + offs_d[:, None] * M + offs_m[None, :], dw_up, mask=mask_dm)
     if dw_down_ptr is not None:
         tl.store(dw_down_ptr + first_dm + offs_m[None, :] * D + offs_d[:, None], dw_down, mask=mask_dm)
+    if db_up_ptr is not None:
+        # The other fifteen columns are zeros, or with float32 the same sums.
+        total = tl.sum(tl.where(tl.arange(0, 16)[None, :] == 0, sums, 0.0), axis=1)
+        if tile_m == 0:
+            tl.store(db_up_ptr + slot * D + offs_d, total, mask=mask_d)
 
 
-@triton.jit(do_not_specialize=["T", "D", "M", "stride_dyt", "stride_xt"], do_not_specialize_on_alignment=["b_down_ptr"])
+@triton.jit(do_not_specialize=["T", "D", "M", "stride_dyt", "stride_xt"])
 def bottleneck_dx_kernel(
     dy_ptr,
     x_ptr,
@@ -197,7 +210,6 @@ def bottleneck_dx_kernel(
     dx_ptr,
     dz_ptr,
     db_down_ptr,
-    db_up_ptr,
     T,
     D,
     M,
@@ -208,32 +220,24 @@ def bottleneck_dx_kernel(
     ACTIVATION: tl.constexpr,
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
+    STAGES: tl.constexpr,
     UNIT: tl.constexpr,
-    EVICT_FIRST: tl.constexpr,
-    LOOP: tl.constexpr,
+    UNIT_D: tl.constexpr,
+    UNIT_M: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """LOOP and UNIT as in bottleneck_forward_kernel; dx_ptr None leaves the second loop out."""
-    D = D // UNIT * UNIT
-    M = M // UNIT * UNIT
+    """A program a tile, and units, as in bottleneck_forward_kernel; dx_ptr None leaves the second loop out."""
+    D = D // UNIT_D * UNIT_D
+    M = M // UNIT_M * UNIT_M
     stride_dyt = stride_dyt // UNIT * UNIT
     stride_xt = stride_xt // UNIT * UNIT
-    tiles = tl.cdiv(T, BLOCK_T) * tl.cdiv(M, BLOCK_M)
-    if LOOP:
-        for pid in tl.range(tl.program_id(0), tiles, tl.num_programs(0), disable_licm=True):
-            dx_tile(
-                pid, dy_ptr, x_ptr, h_ptr, slope_ptr, z_ptr, w_up_ptr, w_down_ptr, b_down_ptr, dx_ptr, dz_ptr,
-                db_down_ptr, db_up_ptr, T, D, M, scale, stride_dyt, stride_xt, ADD_DY, ACTIVATION, PRECISION,
-                ACC_DTYPE, EVICT_FIRST, BLOCK_T, BLOCK_D, BLOCK_M,
-            )  # fmt: skip
-    else:
-        dx_tile(
-            tl.program_id(0), dy_ptr, x_ptr, h_ptr, slope_ptr, z_ptr, w_up_ptr, w_down_ptr, b_down_ptr, dx_ptr, dz_ptr,
-            db_down_ptr, db_up_ptr, T, D, M, scale, stride_dyt, stride_xt, ADD_DY, ACTIVATION, PRECISION,
-            ACC_DTYPE, EVICT_FIRST, BLOCK_T, BLOCK_D, BLOCK_M,
-        )  # fmt: skip
+    dx_tile(
+        tl.program_id(0), dy_ptr, x_ptr, h_ptr, slope_ptr, z_ptr, w_up_ptr, w_down_ptr, b_down_ptr, dx_ptr, dz_ptr,
+        db_down_ptr, T, D, M, scale, stride_dyt, stride_xt, ADD_DY, ACTIVATION, PRECISION, ACC_DTYPE, STAGES,
+        BLOCK_T, BLOCK_D, BLOCK_M,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["T", "D", "M", "tokens_per_split", "stride_dyt", "stride_xt"])
@@ -244,6 +248,7 @@ def weight_grad_kernel(
     dz_ptr,
     dw_down_ptr,
     dw_up_ptr,
+    db_up_ptr,
     T,
     D,
     M,
@@ -253,16 +258,18 @@ def weight_grad_kernel(
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
     UNIT: tl.constexpr,
+    UNIT_D: tl.constexpr,
+    UNIT_M: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """Programs: runs of tokens × hidden tiles × bottleneck tiles; each owns one slot of dW_down and of dW_up.
+    """Programs: runs of tokens × hidden tiles × bottleneck tiles; each owns one slot of dW_down, dW_up and db_up.
 
     tokens_per_split is a multiple of BLOCK_T, so that a tile never reaches into the next run.
     """
-    D = D // UNIT * UNIT
-    M = M // UNIT * UNIT
+    D = D // UNIT_D * UNIT_D
+    M = M // UNIT_M * UNIT_M
     stride_dyt = stride_dyt // UNIT * UNIT
     stride_xt = stride_xt // UNIT * UNIT
     tiles_m = tl.cdiv(M, BLOCK_M)
@@ -276,6 +283,7 @@ def weight_grad_kernel(
         dz_ptr,
         dw_down_ptr,
         dw_up_ptr,
+        db_up_ptr,
         split,
         split * tokens_per_split,
         tokens_per_split,
@@ -298,7 +306,7 @@ def weight_grad_kernel(
 def _launch_dx(
     problem: Problem,
     config: LaunchConfig,
-    dtypes: tuple[torch.dtype, torch.dtype],
+    dtypes: tuple[torch.dtype | None, ...],
     activation: str,
     add_dy: bool,
     present: tuple[bool, ...],
@@ -311,9 +319,8 @@ def _launch_dx(
         ACTIVATION=activation,
         PRECISION=problem.precision,
         ACC_DTYPE=acc_dtype(dtypes[0]),
-        UNIT=problem.unit,
-        EVICT_FIRST=config.evict_first,
-        LOOP=config.programs_per_sm > 0,
+        STAGES=config.num_stages,
+        **problem.units(config),
     )
 
 
@@ -327,7 +334,7 @@ def _launch_weight_grad(
         problem,
         PRECISION=problem.precision,
         ACC_DTYPE=acc_dtype(dtype),
-        UNIT=problem.unit,
+        **problem.units(config),
     )
 
 
@@ -356,13 +363,12 @@ def launch_dx(
     save_h: bool,
     save_dz: bool,
     need_b_down: bool,
-    need_b_up: bool,
     problem: Problem,
 ) -> tuple[torch.Tensor | None, ...]:
-    """dy [T, d] with T ≥ 1 → dx [T, d], h and dz [T, m], the partial sums of db_down and of Σ dy; None if not needed.
+    """dy [T, d] with T ≥ 1 → dx [T, d], h and dz [T, m], the partial sums of db_down; None if not needed.
 
     One of slope [T, m], z [T, m] and x [T, d] with W_down and b_down is given. h is for the weight gradient where it
-    was not saved; Σ dy comes only together with dx.
+    was not saved.
     """
     T, D = dy.shape
     M = w_up.shape[1]
@@ -374,14 +380,11 @@ def launch_dx(
     h = dy.new_empty((T, M)) if save_h else None
     dz = dy.new_empty((T, M)) if save_dz or (split and need_dx) else None
     db_down = dy.new_empty((rows, M), dtype=partial) if need_b_down else None
-    db_up = None
-    if need_b_up and need_dx:
-        sums_rows = -(-T // select_tiles("expand", problem).BLOCK_T) if split else rows
-        db_up = dy.new_empty((sums_rows, D), dtype=partial)
     recompute = slope is None and z is None
-    present = (recompute, slope is None, need_dx, h is None, dz is None, b_down is None, need_b_down, db_up is None)
-    _launch_dx(problem, config, (dy.dtype, w_up.dtype), activation, add_dy, present)(
-        programs(config, rows * -(-M // config.BLOCK_M), problem.sms),
+    present = (recompute, slope is None, need_dx, h is None, dz is None, b_down is None, need_b_down)
+    dtypes = (dy.dtype, w_up.dtype, None if b_down is None else b_down.dtype)
+    _launch_dx(problem, config, dtypes, activation, add_dy, present)(
+        rows * -(-M // config.BLOCK_M),
         dy_ptr=dy,
         x_ptr=x if recompute else None,
         h_ptr=h,
@@ -393,7 +396,6 @@ def launch_dx(
         dx_ptr=None if split else dx,
         dz_ptr=dz,
         db_down_ptr=db_down,
-        db_up_ptr=None if split else db_up,
         T=T,
         D=D,
         M=M,
@@ -402,8 +404,8 @@ def launch_dx(
         stride_xt=x.stride(0) if recompute and x is not None else 0,
     )
     if split and dx is not None and dz is not None and w_down is not None:
-        launch_expand(dz, w_down, True, None, dy, add_dy, db_up, dx, None, problem)
-    return dx, h, dz, db_down, db_up
+        launch_expand(dz, w_down, True, None, dy if add_dy else None, dx, None, problem)
+    return dx, h, dz, db_down
 
 
 def launch_weight_grad(
@@ -412,11 +414,12 @@ def launch_weight_grad(
     h: torch.Tensor | None,
     dz: torch.Tensor | None,
     M: int,
+    need_b_up: bool,
     problem: Problem,
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """dy, x [T, d] and h, dz [T, m] with T ≥ 1 → partial sums of dzᵀ·x [S, m, d] and of dyᵀ·h [S, d, m].
+) -> tuple[torch.Tensor | None, ...]:
+    """dy, x [T, d] and h, dz [T, m] with T ≥ 1 → partial sums of dzᵀ·x [S, m, d], dyᵀ·h [S, d, m] and Σ dy [S, d].
 
-    x None leaves the first out, h None the second.
+    x None leaves the first out, h None the others, since dy is then not read.
     """
     T, D = dy.shape
     config = select_tiles("weight_grad", problem)
@@ -427,7 +430,8 @@ def launch_weight_grad(
     splits = -(-T // tokens_per_split)
     dw_down = None if x is None else dy.new_empty((splits, M, D), dtype=partial)
     dw_up = None if h is None else dy.new_empty((splits, D, M), dtype=partial)
-    _launch_weight_grad(problem, config, dy.dtype, (x is None, h is None))(
+    db_up = None if h is None or not need_b_up else dy.new_empty((splits, D), dtype=partial)
+    _launch_weight_grad(problem, config, dy.dtype, (x is None, h is None, db_up is None))(
         tiles * splits,
         dy_ptr=dy,
         x_ptr=x,
@@ -435,6 +439,7 @@ def launch_weight_grad(
         dz_ptr=None if x is None else dz,
         dw_down_ptr=dw_down,
         dw_up_ptr=dw_up,
+        db_up_ptr=db_up,
         T=T,
         D=D,
         M=M,
@@ -442,4 +447,4 @@ def launch_weight_grad(
         stride_dyt=dy.stride(0),
         stride_xt=0 if x is None else x.stride(0),
     )
-    return dw_down, dw_up
+    return dw_down, dw_up, db_up

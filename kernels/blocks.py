@@ -5,6 +5,24 @@ import triton.language as tl
 
 
 @triton.jit
+def round_tf32(a):
+    """float32 to the 11 bits of tf32, to nearest: the tensor cores themselves cut the others off."""
+    bits = a.to(tl.int32, bitcast=True)
+    rounded = ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+    return tl.where(a == a, rounded, a)  # a NaN's own bits may carry over into its sign
+
+
+@triton.jit
+def multiply(a, b, acc, PRECISION: tl.constexpr):
+    """acc + a · b in acc's dtype; b is converted to a's."""
+    b = b.to(a.dtype)
+    if PRECISION == "tf32":
+        a = round_tf32(a)
+        b = round_tf32(b)
+    return tl.dot(a, b, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+
+
+@triton.jit
 def contract(
     acc,  # [BLOCK_T, BLOCK_N]
     rows,  # [BLOCK_T, 1] pointers to the first element of each row
@@ -38,45 +56,20 @@ def contract(
                 a, w.to(a.dtype), input_precision=PRECISION, max_num_imprecise_acc=BLOCK_K, out_dtype=acc.dtype
             )
         else:
-            acc = tl.dot(a, w.to(a.dtype), acc, input_precision=PRECISION, out_dtype=acc.dtype)
+            acc = multiply(a, w, acc, PRECISION)
     return acc
 
 
 @triton.jit
-def finish(
-    acc,  # [BLOCK_T, BLOCK_D]
-    bias_ptr,
-    scale,
-    rows,  # [BLOCK_T, 1] pointers
-    sums_ptr,
-    out_rows,  # [BLOCK_T, 1] pointers
-    mask_t,  # [BLOCK_T]
-    offs_d,  # [BLOCK_D]
-    mask_d,  # [BLOCK_D]
-    ADD_ROWS: tl.constexpr,
-    EVICT_FIRST: tl.constexpr = False,
-):
-    """Store scale · (acc + bias) + rows, and the rows' column sums; bias, scale, rows and sums may be None.
-
-    EVICT_FIRST: the output shall leave the cache before the rows, of which there is a second reading to come.
-    """
-    mask_td = mask_t[:, None] & mask_d[None, :]
-    if bias_ptr is not None:
-        acc += tl.load(bias_ptr + offs_d, mask=mask_d, other=0.0).to(acc.dtype)[None, :]
+def finish(acc, bias, scale, rows):
+    """scale · (acc [BLOCK_T, BLOCK_D] + bias [BLOCK_D]) + rows [BLOCK_T, BLOCK_D]; bias, scale, rows may be None."""
+    if bias is not None:
+        acc += bias.to(acc.dtype)[None, :]
     if scale is not None:
         acc *= scale
-    if ADD_ROWS or sums_ptr is not None:
-        added = tl.load(rows + offs_d[None, :], mask=mask_td, other=0.0).to(acc.dtype)  # [BLOCK_T, BLOCK_D]
-        if ADD_ROWS:
-            acc += added
-        if sums_ptr is not None:
-            tl.store(sums_ptr + offs_d, tl.sum(added, axis=0), mask=mask_d)
-    tl.store(
-        out_rows + offs_d[None, :],
-        acc.to(out_rows.dtype.element_ty),
-        mask=mask_td,
-        eviction_policy="evict_first" if EVICT_FIRST else "",
-    )
+    if rows is not None:
+        acc += rows.to(acc.dtype)
+    return acc
 
 
 @triton.jit
@@ -90,28 +83,36 @@ def expand_rows(
     bias_ptr,
     scale,
     rows,  # [BLOCK_T, 1] pointers
-    sums_ptr,
     out_rows,  # [BLOCK_T, 1] pointers
     mask_t,  # [BLOCK_T]
     D,
-    ADD_ROWS: tl.constexpr,
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    EVICT_FIRST: tl.constexpr = False,
+    STAGES: tl.constexpr,
 ):
     """Store scale · (h · W [BLOCK_M, D] + bias) + rows over the whole hidden dimension, last tile first.
 
-    The order is the reverse of contract's, so that the rows still in the cache are read before they are evicted.
+    bias, scale and rows may be None. The order is the reverse of contract's, so that the rows still in the cache are
+    read before they are evicted. STAGES: unless named, the compiler stages only what feeds a product, and the rows are
+    waited for after each.
     """
     last = (tl.cdiv(D, BLOCK_D) - 1) * BLOCK_D
-    for passed in range(0, D, BLOCK_D):
+    for passed in tl.range(0, D, BLOCK_D, num_stages=STAGES):
         offs_d = last - passed + tl.arange(0, BLOCK_D)
         mask_d = offs_d < D
+        mask_td = mask_t[:, None] & mask_d[None, :]
         w = tl.load(
             w_ptr + offs_m[:, None] * stride_wm + offs_d[None, :] * stride_wd,
             mask=mask_m[:, None] & mask_d[None, :],
             other=0.0,
         )  # [BLOCK_M, BLOCK_D]
-        out = tl.dot(h, w.to(h.dtype), input_precision=PRECISION, out_dtype=ACC_DTYPE)  # [BLOCK_T, BLOCK_D]
-        finish(out, bias_ptr, scale, rows, sums_ptr, out_rows, mask_t, offs_d, mask_d, ADD_ROWS, EVICT_FIRST)
+        bias = None
+        if bias_ptr is not None:
+            bias = tl.load(bias_ptr + offs_d, mask=mask_d, other=0.0)
+        added = None
+        if rows is not None:
+            added = tl.load(rows + offs_d[None, :], mask=mask_td, other=0.0)  # [BLOCK_T, BLOCK_D]
+        out = multiply(h, w, tl.zeros((h.shape[0], BLOCK_D), dtype=ACC_DTYPE), PRECISION)  # [BLOCK_T, BLOCK_D]
+        out = finish(out, bias, scale, added)
+        tl.store(out_rows + offs_d[None, :], out.to(out_rows.dtype.element_ty), mask=mask_td)

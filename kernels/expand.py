@@ -15,74 +15,75 @@ from .shapes import LaunchConfig, Problem
 from .tiles import select_tiles
 
 
-@triton.jit(do_not_specialize=["T", "D", "M", "stride_rt"], do_not_specialize_on_alignment=["bias_ptr"])
+@triton.jit(do_not_specialize=["T", "D", "M", "stride_rt"])
 def expand_kernel(
     h_ptr,
     w_ptr,
     bias_ptr,
     rows_ptr,
-    sums_ptr,
     out_ptr,
     T,
     D,
     M,
     scale,
     stride_rt,
-    ADD_ROWS: tl.constexpr,
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
-    UNIT: tl.constexpr,
     TRANSPOSED: tl.constexpr,
+    UNIT: tl.constexpr,
+    UNIT_D: tl.constexpr,
+    UNIT_M: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """W is [D, M], or [M, D] where TRANSPOSED; UNIT as in bottleneck_forward_kernel."""
-    D = D // UNIT * UNIT
-    M = M // UNIT * UNIT
+    """W is [D, M], or [M, D] where TRANSPOSED; bias, scale and rows may be None; units as in the forward."""
+    D = D // UNIT_D * UNIT_D
+    M = M // UNIT_M * UNIT_M
     stride_rt = stride_rt // UNIT * UNIT
     tiles_d = tl.cdiv(D, BLOCK_D)
     pid = tl.program_id(0)
-    tile_t = (pid // tiles_d).to(tl.int64)
-    first_t = tile_t * BLOCK_T
+    first_t = (pid // tiles_d).to(tl.int64) * BLOCK_T
     offs_t = tl.arange(0, BLOCK_T)  # [BLOCK_T]
     offs_d = (pid % tiles_d) * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
     mask_t = offs_t < T - first_t
     mask_d = offs_d < D
+    mask_td = mask_t[:, None] & mask_d[None, :]
+    # Asked for before the products, which then do not wait for them.
+    bias = None
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + offs_d, mask=mask_d, other=0.0)
+    added = None
+    if rows_ptr is not None:
+        rows = rows_ptr + first_t * stride_rt + offs_t[:, None] * stride_rt
+        added = tl.load(rows + offs_d[None, :], mask=mask_td, other=0.0)  # [BLOCK_T, BLOCK_D]
     acc = tl.zeros((BLOCK_T, BLOCK_D), dtype=ACC_DTYPE)
     h_rows = h_ptr + first_t * M + offs_t[:, None] * M
     if TRANSPOSED:
         acc = contract(acc, h_rows, mask_t, w_ptr, D, 1, offs_d, mask_d, M, PRECISION, BLOCK_M)
     else:
         acc = contract(acc, h_rows, mask_t, w_ptr, 1, M, offs_d, mask_d, M, PRECISION, BLOCK_M)
-    rows = rows_ptr
-    if rows_ptr is not None:
-        rows = rows_ptr + first_t * stride_rt + offs_t[:, None] * stride_rt
-    sums = sums_ptr
-    if sums_ptr is not None:
-        sums = sums_ptr + tile_t * D
-    finish(
-        acc, bias_ptr, scale, rows, sums, out_ptr + first_t * D + offs_t[:, None] * D, mask_t, offs_d, mask_d, ADD_ROWS
-    )
+    out = finish(acc, bias, scale, added)
+    out_rows = out_ptr + first_t * D + offs_t[:, None] * D
+    tl.store(out_rows + offs_d[None, :], out.to(out_ptr.dtype.element_ty), mask=mask_td)
 
 
 @cache
 def _launch(
     problem: Problem,
     config: LaunchConfig,
-    dtypes: tuple[torch.dtype, torch.dtype],
-    add_rows: bool,
-    present: tuple[bool, ...],
+    dtypes: tuple[torch.dtype | None, ...],
+    transposed: bool,
+    absent: tuple[bool, ...],
 ) -> Launch:
     return prepare(
         expand_kernel,
         config,
         problem,
-        ADD_ROWS=add_rows,
         PRECISION=problem.precision,
         ACC_DTYPE=acc_dtype(dtypes[0]),
-        UNIT=problem.unit,
-        TRANSPOSED=present[0],
+        TRANSPOSED=transposed,
+        **problem.units(config),
     )
 
 
@@ -92,26 +93,21 @@ def launch_expand(
     transposed: bool,
     bias: torch.Tensor | None,
     rows: torch.Tensor | None,
-    add_rows: bool,
-    sums: torch.Tensor | None,
     out: torch.Tensor,
     scale: float | None,
     problem: Problem,
 ) -> None:
-    """Fill out [T, d] with rows + scale · (h [T, m] · W + bias), and sums [T / BLOCK_T, d] with the rows' column sums.
-
-    w: [d, m], or [m, d] where transposed.
-    """
+    """Fill out [T, d] with rows + scale · (h [T, m] · W + bias); w: [d, m], or [m, d] where transposed."""
     T, D = out.shape
     config = select_tiles("expand", problem)
-    present = (transposed, bias is None, rows is None, sums is None, scale is None)
-    _launch(problem, config, (h.dtype, w.dtype), add_rows, present)(
+    absent = (bias is None, rows is None, scale is None)
+    dtypes = (h.dtype, w.dtype, None if bias is None else bias.dtype)
+    _launch(problem, config, dtypes, transposed, absent)(
         -(-T // config.BLOCK_T) * -(-D // config.BLOCK_D),
         h_ptr=h,
         w_ptr=w,
         bias_ptr=bias,
         rows_ptr=rows,
-        sums_ptr=sums,
         out_ptr=out,
         T=T,
         D=D,

@@ -17,12 +17,11 @@ from .expand import launch_expand
 from .plan import Launch, acc_dtype, prepare
 from .shapes import LaunchConfig, Problem
 from .sliced import launch_sliced
-from .tiles import programs, select_tiles
+from .tiles import select_tiles
 
 
-@triton.jit
-def forward_tile(
-    pid,
+@triton.jit(do_not_specialize=["T", "D", "M", "stride_xt", "stride_rt"])
+def bottleneck_forward_kernel(
     x_ptr,
     w_down_ptr,
     b_down_ptr,
@@ -43,12 +42,23 @@ def forward_tile(
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
     PARTIAL_SUMS: tl.constexpr,
-    EVICT_FIRST: tl.constexpr,
+    STAGES: tl.constexpr,
+    UNIT: tl.constexpr,
+    UNIT_D: tl.constexpr,
+    UNIT_M: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """One tile of tokens × one of the bottleneck; pid counts them, the bottleneck's fastest."""
+    """Programs: tiles of tokens × tiles of the bottleneck, the latter fastest; y_ptr None: expand_kernel makes y.
+
+    UNIT divides the strides, UNIT_D and UNIT_M the sizes (Problem.units).
+    """
+    D = D // UNIT_D * UNIT_D
+    M = M // UNIT_M * UNIT_M
+    stride_xt = stride_xt // UNIT * UNIT
+    stride_rt = stride_rt // UNIT * UNIT
+    pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
     # 64 bits to the tile's first row, 32 within the tile: ops/layout.py keeps row strides below 2²⁴.
     first_t = (pid // tiles_m).to(tl.int64) * BLOCK_T
@@ -91,80 +101,21 @@ def forward_tile(
             b_up_ptr,
             scale,
             residual_rows,
-            None,
             y_rows,
             mask_t,
             D,
-            residual_ptr is not None,
             PRECISION,
             ACC_DTYPE,
             BLOCK_D,
-            EVICT_FIRST,
+            STAGES,
         )
-
-
-@triton.jit(
-    do_not_specialize=["T", "D", "M", "stride_xt", "stride_rt"],
-    do_not_specialize_on_alignment=["b_down_ptr", "b_up_ptr"],
-)
-def bottleneck_forward_kernel(
-    x_ptr,
-    w_down_ptr,
-    b_down_ptr,
-    w_up_ptr,
-    b_up_ptr,
-    residual_ptr,
-    y_ptr,
-    h_ptr,
-    slope_ptr,
-    z_ptr,
-    T,
-    D,
-    M,
-    scale,
-    stride_xt,
-    stride_rt,
-    ACTIVATION: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ACC_DTYPE: tl.constexpr,
-    UNIT: tl.constexpr,
-    PARTIAL_SUMS: tl.constexpr,
-    EVICT_FIRST: tl.constexpr,
-    LOOP: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-):
-    """With LOOP each program takes tile after tile, else one; y_ptr None: expand_kernel makes y.
-
-    UNIT divides D, M and the strides: that many elements are 16 bytes, or 1 where rows start anywhere.
-    """
-    D = D // UNIT * UNIT
-    M = M // UNIT * UNIT
-    stride_xt = stride_xt // UNIT * UNIT
-    stride_rt = stride_rt // UNIT * UNIT
-    tiles = tl.cdiv(T, BLOCK_T) * tl.cdiv(M, BLOCK_M)
-    if LOOP:
-        # Hoisted out of this loop, the tiles' addresses would take 80 registers a thread.
-        for pid in tl.range(tl.program_id(0), tiles, tl.num_programs(0), disable_licm=True):
-            forward_tile(
-                pid, x_ptr, w_down_ptr, b_down_ptr, w_up_ptr, b_up_ptr, residual_ptr, y_ptr, h_ptr, slope_ptr,
-                z_ptr, T, D, M, scale, stride_xt, stride_rt, ACTIVATION, PRECISION, ACC_DTYPE, PARTIAL_SUMS,
-                EVICT_FIRST, BLOCK_T, BLOCK_D, BLOCK_M,
-            )  # fmt: skip
-    else:
-        forward_tile(
-            tl.program_id(0), x_ptr, w_down_ptr, b_down_ptr, w_up_ptr, b_up_ptr, residual_ptr, y_ptr, h_ptr, slope_ptr,
-            z_ptr, T, D, M, scale, stride_xt, stride_rt, ACTIVATION, PRECISION, ACC_DTYPE, PARTIAL_SUMS,
-            EVICT_FIRST, BLOCK_T, BLOCK_D, BLOCK_M,
-        )  # fmt: skip
 
 
 @cache
 def _launch(
     problem: Problem,
     config: LaunchConfig,
-    dtypes: tuple[torch.dtype, torch.dtype],
+    dtypes: tuple[torch.dtype | None, ...],
     activation: str,
     present: tuple[bool, ...],
 ) -> Launch:
@@ -175,10 +126,9 @@ def _launch(
         ACTIVATION=activation,
         PRECISION=problem.precision,
         ACC_DTYPE=acc_dtype(dtypes[0]),
-        UNIT=problem.unit,
         PARTIAL_SUMS=config.partial_sums,
-        EVICT_FIRST=config.evict_first,
-        LOOP=config.programs_per_sm > 0,
+        STAGES=config.num_stages,
+        **problem.units(config),
     )
 
 
@@ -221,9 +171,10 @@ def launch_forward(
         launch_sliced(x, w_down, b_down, w_up, b_up, residual, activation, scale, y, h, slope, z, config, problem)
         return y, h, slope, z
     present = (b_down is None, b_up is None, residual is None, h is None, slope is None, z is None)
-    tiles = -(-T // config.BLOCK_T) * -(-M // config.BLOCK_M)
-    _launch(problem, config, (x.dtype, w_down.dtype), activation, present)(
-        programs(config, tiles, problem.sms),
+    bias = b_up if b_down is None else b_down
+    dtypes = (x.dtype, w_down.dtype, None if bias is None else bias.dtype)
+    _launch(problem, config, dtypes, activation, present)(
+        -(-T // config.BLOCK_T) * -(-M // config.BLOCK_M),
         x_ptr=x,
         w_down_ptr=w_down,
         b_down_ptr=b_down,
@@ -242,5 +193,5 @@ def launch_forward(
         stride_rt=0 if residual is None else residual.stride(0),
     )
     if h is not None and split:
-        launch_expand(h, w_up, False, b_up, residual, residual is not None, None, y, scale, problem)
+        launch_expand(h, w_up, False, b_up, residual, y, scale, problem)
     return y, h if save_h else None, slope, z

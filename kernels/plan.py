@@ -5,11 +5,14 @@ once for all that this binding depends on (dtypes, alignment, which pointers are
 compiled kernel.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import triton.language as tl
 
+from .errors import kernel_error
 from .shapes import LaunchConfig, Problem
 
 ACC_DTYPES = {torch.float64: tl.float64}
@@ -18,26 +21,47 @@ ACC_DTYPES = {torch.float64: tl.float64}
 class Launch:
     """Calls one kernel with fixed constants; the other arguments come by name, in the kernel's own order."""
 
-    __slots__ = ("_compiled", "_constants", "_keep", "_kernel", "_options")
+    __slots__ = ("_compiled", "constants", "keep", "kernel", "options")
 
     def __init__(self, kernel: Any, constants: dict[str, Any], options: dict[str, Any], keep: bool) -> None:
-        self._kernel, self._constants, self._options, self._keep = kernel, constants, options, keep
+        self.kernel, self.constants, self.options, self.keep = kernel, constants, options, keep
         self._compiled: Any = None
 
     def __call__(self, programs: int, **arguments: Any) -> None:
-        """Launch so many programs on the current device and stream."""
-        if self._compiled is not None:
-            self._compiled[(programs, 1, 1)](*arguments.values(), *self._constants.values())
-            return
-        given = [*arguments, *self._constants]
-        if given != list(self._kernel.arg_names):
-            raise TypeError(
-                f"{self._kernel.__name__} takes {', '.join(self._kernel.arg_names)}, got {', '.join(given)}"
-            )
-        compiled = self._kernel[(programs,)](**arguments, **self._constants, **self._options)
+        """Launch so many programs on the current device and stream.
+
+        Raises:
+            KernelError: Triton or the driver failed, with what there is to know; torch's own running out of memory
+                is passed on as it is.
+        """
+        try:
+            if self._compiled is not None:
+                self._compiled[(programs, 1, 1)](*arguments.values(), *self.constants.values())
+                return
+            given = [*arguments, *self.constants]
+            if given != list(self.kernel.arg_names):
+                raise TypeError(f"takes {', '.join(self.kernel.arg_names)}, got {', '.join(given)}")
+            compiled = self.kernel[(programs,)](**arguments, **self.constants, **self.options)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            settings = "".join(f"{name} {value}, " for name, value in (self.constants | self.options).items())
+            raise kernel_error(f"kernel {self.kernel.__name__}", error, settings) from error
         # The interpreter returns nothing, and without alignment the next call's pointers may need another kernel.
-        if self._keep and hasattr(compiled, "run"):
+        if self.keep and hasattr(compiled, "run"):
             self._compiled = compiled
+
+
+@contextmanager
+def recorded() -> Iterator[list[tuple[Launch, dict[str, Any]]]]:
+    """What would be launched while the block runs, and with which arguments: nothing is."""
+    made: list[tuple[Launch, dict[str, Any]]] = []
+    before = Launch.__call__
+    Launch.__call__ = lambda self, programs, **arguments: made.append((self, arguments))  # type: ignore[method-assign]
+    try:
+        yield made
+    finally:
+        Launch.__call__ = before  # type: ignore[method-assign]
 
 
 def prepare(

@@ -13,7 +13,10 @@ import triton.language as tl
 from .plan import Launch
 from .shapes import Problem
 
-BLOCK_R, BLOCK_N = 16, 128
+# Slots of the weights are few and wide, those of the biases, one a tile of tokens, many and narrow: a program each way
+# reads 8 to 16 KB at once, and the longest sum still has programs enough to fill the memory system.
+FEW, MOST_FEW = (16, 128), 32
+MANY = (256, 16)
 
 
 @triton.jit
@@ -46,11 +49,29 @@ def reduce_kernel(
     rows_down,
     rows_up,
     scale,
+    UNIT_D: tl.constexpr,
+    UNIT_M: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    BIAS_R: tl.constexpr,
+    BIAS_N: tl.constexpr,
 ):
-    """Programs: the tiles of each gradient in turn; a pointer that is None leaves its gradient out."""
+    """Programs: the tiles of each gradient in turn; a pointer that is None leaves its gradient out.
+
+    BLOCK_R, BLOCK_N: the tile of the weights' slots; BIAS_R, BIAS_N: of the biases'. UNIT_D and UNIT_M divide D and M.
+    """
+    D = D // UNIT_D * UNIT_D
+    M = M // UNIT_M * UNIT_M
     tile = tl.program_id(0)
+    # The biases' programs walk the most rows: they start first.
+    if db_up_ptr is not None:
+        if tile >= 0 and tile < tl.cdiv(D, BIAS_N):
+            reduce_columns(tile, db_up_ptr, db_up_out_ptr, rows_up, D, scale, BIAS_R, BIAS_N)
+        tile -= tl.cdiv(D, BIAS_N)
+    if db_down_ptr is not None:
+        if tile >= 0 and tile < tl.cdiv(M, BIAS_N):
+            reduce_columns(tile, db_down_ptr, db_down_out_ptr, rows_down, M, 1.0, BIAS_R, BIAS_N)
+        tile -= tl.cdiv(M, BIAS_N)
     if dw_down_ptr is not None:
         if tile >= 0 and tile < tl.cdiv(M * D, BLOCK_N):
             reduce_columns(tile, dw_down_ptr, dw_down_out_ptr, slots, M * D, 1.0, BLOCK_R, BLOCK_N)
@@ -58,19 +79,24 @@ def reduce_kernel(
     if dw_up_ptr is not None:
         if tile >= 0 and tile < tl.cdiv(M * D, BLOCK_N):
             reduce_columns(tile, dw_up_ptr, dw_up_out_ptr, slots, M * D, scale, BLOCK_R, BLOCK_N)
-        tile -= tl.cdiv(M * D, BLOCK_N)
-    if db_down_ptr is not None:
-        if tile >= 0 and tile < tl.cdiv(M, BLOCK_N):
-            reduce_columns(tile, db_down_ptr, db_down_out_ptr, rows_down, M, 1.0, BLOCK_R, BLOCK_N)
-        tile -= tl.cdiv(M, BLOCK_N)
-    if db_up_ptr is not None:
-        if tile >= 0 and tile < tl.cdiv(D, BLOCK_N):
-            reduce_columns(tile, db_up_ptr, db_up_out_ptr, rows_up, D, scale, BLOCK_R, BLOCK_N)
+
+
+def tile_of(rows: int) -> tuple[int, int]:
+    """Rows and columns that one program reads at once, of partial sums with so many rows."""
+    return FEW if rows <= MOST_FEW else MANY
 
 
 @cache
-def _launch(problem: Problem, partial: torch.dtype, dtype: torch.dtype, present: tuple[bool, ...]) -> Launch:
-    return Launch(reduce_kernel, {"BLOCK_R": BLOCK_R, "BLOCK_N": BLOCK_N}, {"num_warps": 4}, problem.aligned)
+def _launch(
+    problem: Problem,
+    dtypes: tuple[torch.dtype, torch.dtype],
+    weights: tuple[int, int],
+    biases: tuple[int, int],
+    absent: tuple[bool, ...],
+) -> Launch:
+    constants = {"UNIT_D": problem.unit, "UNIT_M": problem.unit_m, "BLOCK_R": weights[0], "BLOCK_N": weights[1]}
+    constants |= {"BIAS_R": biases[0], "BIAS_N": biases[1]}
+    return Launch(reduce_kernel, constants, {"num_warps": 4}, problem.aligned)
 
 
 def launch_reduce(
@@ -87,33 +113,33 @@ def launch_reduce(
     dw_up and db_up are multiplied with scale. None gives None.
     """
     D, M = problem.D, problem.M
-    outs: list[torch.Tensor | None] = []
-    tiles, given, slots = 0, None, 0
-    for partial, shape in ((dw_down, (M, D)), (dw_up, (D, M)), (db_down, (M,)), (db_up, (D,))):
-        if partial is None:
-            outs.append(None)
-            continue
-        given = partial
-        outs.append(partial.new_empty(shape, dtype=dtype))
-        tiles += -(-D * M // BLOCK_N) if len(shape) == 2 else -(-shape[0] // BLOCK_N)
-        slots = partial.shape[0] if len(shape) == 2 else slots
-    if given is not None:
-        present = (dw_down is None, dw_up is None, db_down is None, db_up is None)
-        _launch(problem, given.dtype, dtype, present)(
-            tiles,
-            dw_down_ptr=dw_down,
-            dw_up_ptr=dw_up,
-            db_down_ptr=db_down,
-            db_up_ptr=db_up,
-            dw_down_out_ptr=outs[0],
-            dw_up_out_ptr=outs[1],
-            db_down_out_ptr=outs[2],
-            db_up_out_ptr=outs[3],
-            D=D,
-            M=M,
-            slots=slots,
-            rows_down=0 if db_down is None else db_down.shape[0],
-            rows_up=0 if db_up is None else db_up.shape[0],
-            scale=scale,
-        )
+    partials = (dw_down, dw_up, db_down, db_up)
+    given = next((partial for partial in partials if partial is not None), None)
+    if given is None:
+        return None, None, None, None
+    slots, rows_down, rows_up = (
+        max((partial.shape[0] for partial in some if partial is not None), default=0)
+        for some in ((dw_down, dw_up), (db_down,), (db_up,))
+    )
+    weights, biases = tile_of(slots), tile_of(max(rows_down, rows_up))
+    outs = [None if partial is None else partial.new_empty(partial.shape[1:], dtype=dtype) for partial in partials]
+    programs = sum(-(-out.numel() // (weights if out.dim() == 2 else biases)[1]) for out in outs if out is not None)
+    absent = tuple(partial is None for partial in partials)
+    _launch(problem, (given.dtype, dtype), weights, biases, absent)(
+        programs,
+        dw_down_ptr=dw_down,
+        dw_up_ptr=dw_up,
+        db_down_ptr=db_down,
+        db_up_ptr=db_up,
+        dw_down_out_ptr=outs[0],
+        dw_up_out_ptr=outs[1],
+        db_down_out_ptr=outs[2],
+        db_up_out_ptr=outs[3],
+        D=D,
+        M=M,
+        slots=slots,
+        rows_down=rows_down,
+        rows_up=rows_up,
+        scale=scale,
+    )
     return tuple(outs)

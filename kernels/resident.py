@@ -31,7 +31,7 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 
 from .activations import activate, activation_slope
 from .plan import Launch
-from .resident_tiles import BOTTLENECKS, SHARED_PER_PROGRAM, available, shared_bytes, tiles
+from .resident_tiles import BOTTLENECKS, SHARED_PER_PROGRAM, available, shared_bytes
 from .shapes import LaunchConfig
 
 # Gluon is experimental: names differ between versions.
@@ -214,43 +214,6 @@ def resident_forward_kernel(
         mask=mask_t[:, None],
         eviction_policy="evict_first",
     )
-
-
-def aot_case(
-    D: int,
-    M: int,
-    dtype: str = "bf16",
-    activation: str = "gelu",
-    residual: str = "x",
-    bias: bool = True,
-    saved: tuple[str, ...] = ("h", "slope"),
-    config: LaunchConfig | None = None,
-) -> dict[str, Any]:
-    """What an ahead-of-time compilation needs: fn, signature, constexprs, divisible_by_16, num_warps, num_stages.
-
-    dtype: "bf16" or "fp16"; residual: "x", "tensor" or "none"; saved: which of "h", "slope" and "z" are written;
-    config: None for tiles(D, M).
-
-    Raises:
-        ValueError: no tiles for this D and M, or a config that does not fit them.
-    """
-    config = config or tiles(D, M)
-    if config is None:
-        raise ValueError(f"D = {D}, M = {M}: the x-resident kernel has no tiles for these sizes")
-    _check_config(config, D, M)
-    pointers = {"x_ptr": True, "w_down_ptr": True, "b_down_ptr": bias, "w_up_ptr": True, "b_up_ptr": bias}
-    pointers |= {"residual_ptr": residual == "tensor", "y_ptr": True}
-    pointers |= {f"{name}_ptr": name in saved for name in ("h", "slope", "z")}
-    signature = {name: f"*{dtype}" for name, given in pointers.items() if given}
-    return {
-        "fn": resident_forward_kernel,
-        "signature": signature | {"T": "i32", "scale": "fp32", "stride_xt8": "i32", "stride_rt8": "i32"},
-        "constexprs": {name: None for name, given in pointers.items() if not given}
-        | _constants(config, D, activation, residual == "x"),
-        "divisible_by_16": tuple(signature),
-        "num_warps": config.num_warps,
-        "num_stages": config.num_stages,
-    }
 
 
 def launch_resident(

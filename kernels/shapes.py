@@ -18,10 +18,9 @@ class LaunchConfig:
 
     form: "fused", one kernel per direction; "split", a launch for each projection; "resident" (Gluon), x stays in
         shared memory; "sliced", the hidden dimension split over programs; "queue", the whole backward in one launch.
-    programs_per_sm: at most so many programs on a multiprocessor, each taking tile after tile; 0: a program a tile.
+    programs_per_sm: of the queue, whose programs take piece after piece: so many on a multiprocessor.
     partial_sums: the products of BLOCK_D columns are summed one by one instead of running on in one accumulator, which
         is the order of the sliced form: both then give the same bits.
-    evict_first: the output is written so that it leaves the L2 cache before the rows that are read twice.
     """
 
     form: Form
@@ -32,12 +31,14 @@ class LaunchConfig:
     num_stages: int
     programs_per_sm: int = 0
     partial_sums: bool = False
-    evict_first: bool = False
 
     @property
     def order(self) -> tuple[object, ...]:
-        """What fixes the order in which one row is summed: equal orders give equal bits for a row."""
-        return (self.form == "split", self.BLOCK_D, self.BLOCK_M, self.partial_sums, self.BLOCK_T >= 64)
+        """What fixes the order in which one row is summed: equal orders give equal bits for a row.
+
+        The width of a tile counts only where its products are summed one by one: else they run on in one accumulator.
+        """
+        return (self.form == "split", self.BLOCK_M, self.partial_sums and self.BLOCK_D, self.BLOCK_T >= 64)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Problem:
 
     D, M: hidden and bottleneck size; x_bytes, w_bytes: bytes of one element of x and of the weights;
     precision: "ieee" or "tf32", of float32 products; arch: "sm_90", "gfx942", …; sms: its multiprocessors;
-    l2_bytes: its last-level cache; aligned: every row of every tensor starts at a multiple of 16 bytes;
+    l2_bytes: its last-level cache; aligned: every tensor and every row of x, dy and the residual starts at a multiple
+    of 16 bytes;
     tokens: one of TOKENS; device: index of the GPU; optional: forms asked for; unavailable: forms that this Triton or
     the interpreter cannot run; forced: phases with a given choice.
     """
@@ -77,8 +79,21 @@ class Problem:
 
     @property
     def unit(self) -> int:
-        """How many elements of x are the 16 bytes that divide every row, or 1 where rows start anywhere."""
+        """How many elements of x are the 16 bytes that divide every row's stride, or 1 where rows start anywhere."""
         return max(1, 16 // self.x_bytes) if self.aligned else 1
+
+    @property
+    def unit_m(self) -> int:
+        """The same for rows of m elements, those of W_up, h and slope: 1 where they are no multiple of 16 bytes."""
+        return self.unit if self.M % self.unit == 0 else 1
+
+    def units(self, config: LaunchConfig) -> dict[str, int]:
+        """What divides the strides, D and M, as compile-time constants; of the sizes whole tiles, where tiles fit: then
+        no column of them is masked.
+        """
+        D = config.BLOCK_D if self.aligned and self.D % config.BLOCK_D == 0 else self.unit
+        M = config.BLOCK_M if self.unit_m > 1 and self.M % config.BLOCK_M == 0 else self.unit_m
+        return {"UNIT": self.unit, "UNIT_D": D, "UNIT_M": M}
 
 
 def padded(size: int) -> int:
@@ -102,6 +117,9 @@ def family(arch: str) -> str:
 
 
 def kind(problem: Problem) -> str:
-    """Which table: by the bytes of x and of the weights, the precision of float32 products, and the alignment."""
-    name = problem.precision if problem.x_bytes > 2 else "16" if problem.w_bytes <= 2 else "16/32"
+    """Which table: by the bytes of x and of the weights, and the alignment.
+
+    32-bit x has tiles for tf32 alone: exact products are PyTorch's on a GPU, and the interpreter takes any tiles.
+    """
+    name = "tf32" if problem.x_bytes > 2 else "16" if problem.w_bytes <= 2 else "16/32"
     return name if problem.aligned else f"{name} ragged"

@@ -71,18 +71,20 @@ def bottleneck_sliced_kernel(
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
     PHASE: tl.constexpr,
-    UNIT: tl.constexpr,
     SLOTS: tl.constexpr,
+    UNIT: tl.constexpr,
+    UNIT_D: tl.constexpr,
+    UNIT_M: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
     """Programs: token tiles × slices. PHASE "both" waits, so all must run at once; "first" and "second" are its halves.
 
-    parts is [slices, T, M]; counters [token tiles] are zero before, and after. UNIT divides D, M and the strides.
+    parts is [slices, T, M]; counters [token tiles] are zero before, and after. Units as in the fused form.
     """
-    D = D // UNIT * UNIT
-    M = M // UNIT * UNIT
+    D = D // UNIT_D * UNIT_D
+    M = M // UNIT_M * UNIT_M
     stride_xt = stride_xt // UNIT * UNIT
     stride_rt = stride_rt // UNIT * UNIT
     slices = tl.cdiv(D, BLOCK_D)
@@ -184,8 +186,8 @@ def _launch(
         PRECISION=problem.precision,
         ACC_DTYPE=acc_dtype(dtypes[0]),
         PHASE=phase,
-        UNIT=problem.unit,
         SLOTS=slots,
+        **problem.units(config),
     )
 
 

@@ -3,7 +3,7 @@
 select_tiles falls back to them where no measured row (tuned/) serves. None was chosen by a measurement on a GPU yet.
 """
 
-# Kinds of product: "16" 16-bit x and weights, "16/32" 16-bit x under 32-bit weights, "tf32" and "ieee" 32-bit x.
+# Kinds of product: "16" 16-bit x and weights, "16/32" 16-bit x under 32-bit weights, "tf32" 32-bit x.
 # A table: (phase, bottleneck padded to a power of two) → (BLOCK_T, BLOCK_D, num_warps, num_stages), where a missing
 # bottleneck means the split form, whose launches are ("down", "expand") → (BLOCK_T, BLOCK_D, BLOCK_M, …).
 # "dx_z" and "dx_x" rows, and ("down dx_x", …), stand where the memory modes need other tiles than dx.
@@ -57,25 +57,6 @@ _TF32: Table = {
     ("weight_grad", 32): (64, 64, 4, 2),
     ("weight_grad", 64): (64, 64, 4, 2),
 }
-_IEEE: Table = {
-    ("forward", 16): (64, 32, 8, 2),
-    ("forward", 32): (64, 32, 8, 2),
-    ("forward", 64): (64, 32, 8, 2),
-    ("forward", 128): (32, 16, 8, 2),
-    ("dx", 16): (32, 32, 8, 2),
-    ("dx", 32): (64, 32, 8, 2),
-    ("dx", 64): (64, 32, 8, 2),
-    ("dx", 128): (64, 16, 8, 2),
-    ("dx_z", 32): (32, 32, 8, 2),
-    ("dx_z", 64): (32, 32, 8, 2),
-    ("dx_x", 64): (32, 32, 8, 2),
-    "down": (64, 32, 64, 8, 2),
-    "down dx_z": (64, 32, 32, 8, 2),
-    "expand": (64, 64, 16, 8, 2),
-    ("weight_grad", 16): (32, 64, 8, 2),
-    ("weight_grad", 32): (16, 64, 8, 2),
-    ("weight_grad", 64): (32, 64, 8, 2),
-}
 # Rows that start anywhere are loaded element by element, through registers: narrower tiles, and nothing is pipelined.
 _RAGGED: Table = {
     ("forward", 16): (64, 64, 8, 1),
@@ -92,20 +73,6 @@ _RAGGED: Table = {
     ("weight_grad", 32): (32, 64, 8, 1),
     ("weight_grad", 64): (32, 64, 8, 1),
 }
-_RAGGED_IEEE: Table = {
-    ("forward", 16): (32, 32, 8, 1),
-    ("forward", 32): (32, 32, 8, 1),
-    ("forward", 64): (16, 16, 4, 1),
-    ("forward", 128): (16, 16, 8, 1),
-    ("dx", 16): (16, 32, 4, 1),
-    ("dx", 32): (32, 32, 8, 1),
-    ("dx", 64): (16, 16, 4, 1),
-    ("dx", 128): (16, 16, 8, 1),
-    "down": (32, 32, 32, 8, 1),
-    "expand": (32, 64, 32, 8, 1),
-    ("weight_grad", 16): (32, 64, 8, 1),
-    ("weight_grad", 32): (32, 64, 8, 1),
-}
 # The whole backward in one launch, 16-bit aligned rows: family → bottleneck → (…, programs a multiprocessor).
 QUEUE: dict[str, dict[int, tuple[int, ...]]] = {
     "sm_90": {16: (64, 64, 4, 3, 1), 32: (64, 64, 4, 3, 1), 64: (64, 64, 8, 3, 1), 128: (64, 64, 8, 2, 1)},
@@ -115,26 +82,20 @@ TABLES: dict[str, Table] = {
     "16": _HALF,
     "16/32": _HALF,
     "tf32": _TF32,
-    "ieee": _IEEE,
     "16 ragged": _RAGGED,
     "16/32 ragged": _RAGGED,
     "tf32 ragged": _RAGGED,
-    "ieee ragged": _RAGGED_IEEE,
 }
 
 _RAGGED_AMD: Table = {(phase, m): (64, 32, 8, 1) for phase in ("forward", "dx") for m in (32, 64)}
 
 # Where a family departs from the table; () takes the fused form away, since it spills unless BY_MODEL says otherwise.
 DEPARTURES: dict[tuple[str, str], Table] = {
-    ("sm_90", "ieee ragged"): {("dx_x", 32): (32, 32, 4, 1)},
-    ("sm_90", "ieee"): {"down dx_x": (64, 32, 32, 8, 2)},
     ("sm_90", "tf32"): {"down dx_z": (64, 32, 128, 8, 3)},
     ("sm_90", "tf32 ragged"): {("dx_x", 128): (32, 32, 8, 1)},
     ("sm_90", "16/32 ragged"): {("dx_x", 128): (32, 32, 8, 1)},
     ("sm_90", "16 ragged"): {("dx_x", 128): (32, 32, 8, 1)},
     ("sm_100", "tf32"): {("dx_z", 128): (64, 32, 8, 3), ("dx_z", 256): ()},
-    ("sm_100", "ieee"): {("dx_x", 64): (32, 16, 8, 2), ("weight_grad", 64): (16, 64, 8, 2)},
-    ("sm_100", "ieee ragged"): {("dx_x", 32): (32, 32, 4, 1), "expand": (32, 32, 32, 8, 1)},
     ("sm_120", "16 ragged"): {("dx_x", 128): (32, 32, 8, 1)},
     ("sm_80", "16"): {
         "down dx_x": (64, 64, 128, 8, 3),
@@ -150,12 +111,9 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("weight_grad", 32): (64, 64, 4, 2),
     },
     ("sm_80", "tf32"): {("dx", 128): (64, 32, 8, 2), ("dx", 256): (), "down dx_z": (64, 32, 128, 8, 3)},
-    ("sm_80", "ieee"): {
-        ("weight_grad", 64): (16, 64, 8, 2),
-        ("dx", 32): (32, 32, 8, 2),
-        "down dx_x": (64, 32, 32, 8, 2),
-    },
     ("sm_90", "16"): {
+        ("forward", 64): (64, 64, 4, 4),
+        ("dx", 64): (64, 64, 4, 3),
         ("forward", 256): (),
         ("dx", 256): (),
         ("dx_x", 256): (),
@@ -167,6 +125,8 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("weight_grad", 128): (64, 128, 8, 3),
     },
     ("sm_90", "16/32"): {
+        ("forward", 64): (64, 64, 4, 3),
+        ("dx", 64): (64, 64, 4, 3),
         "down dx_x": (64, 64, 128, 8, 3),
         ("weight_grad", 128): (64, 128, 8, 3),
     },
@@ -207,11 +167,6 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("dx", 128): (64, 32, 4, 3),
         ("forward", 256): (32, 32, 8, 2),
         ("dx", 256): (32, 32, 8, 2),
-    },
-    ("sm_120", "ieee"): {
-        ("forward", 64): (64, 16, 8, 2),
-        ("dx", 128): (32, 16, 8, 2),
-        "expand": (64, 64, 16, 8, 2),
     },
     ("sm_120", "16/32 ragged"): {"expand": (64, 64, 32, 8, 1), ("dx_x", 128): (32, 32, 8, 1)},
     ("gfx942", "16 ragged"): _RAGGED_AMD,

@@ -115,26 +115,9 @@ def _split(table: dict[object, tuple[int, ...]], name: str, tiles: int, problem:
 
 
 def _fitted(wide: LaunchConfig, narrow: LaunchConfig | None, problem: Problem) -> LaunchConfig:
-    """Rows a program, and how many programs a multiprocessor, for this number of tokens and this cache.
-
-    Narrow tiles where wide ones would leave a quarter of the GPU idle. Beyond that each program's second reading of its
-    rows must still find them in the cache: the programs that run at the same time may hold 70 % of it, and where not
-    even one a multiprocessor fits, one holds the most. Up to m = 64 two narrow programs a multiprocessor overlap their
-    phases; above, reading the weights for each narrow tile costs more than that.
-    """
-
-    def fits(config: LaunchConfig) -> int:
-        return int(0.7 * problem.l2_bytes // (problem.sms * config.BLOCK_T * problem.D * problem.x_bytes))
-
-    # Where rows are not read at the speed of memory anyway, the loop over tiles would only cost registers.
-    if not problem.aligned or problem.x_bytes != 2 or not problem.arch.startswith("sm_"):
-        return wide
-    exceeds = 2 * problem.tokens * problem.D * problem.x_bytes > problem.l2_bytes
-    if -(-problem.tokens // wide.BLOCK_T) < 0.75 * problem.sms:
-        return replace(narrow or wide, evict_first=exceeds)
-    best = narrow if narrow is not None and narrow.BLOCK_M <= 64 and fits(narrow) >= 2 else wide
-    cap = max(1, fits(best))
-    return replace(best, programs_per_sm=cap if cap < 4 else 0, evict_first=exceeds)
+    """Narrow tiles where wide ones would leave a quarter of the GPU idle."""
+    few = -(-problem.tokens // wide.BLOCK_T) < 0.75 * problem.sms
+    return narrow if few and narrow is not None else wide
 
 
 def _optional(config: LaunchConfig, problem: Problem) -> LaunchConfig:
@@ -164,13 +147,32 @@ def _queue(problem: Problem) -> LaunchConfig | None:
     # Beyond 1024 columns the chunks under way outgrow the cache, and the second reading comes from memory again.
     if not wanted or row is None or problem.D > 1024:
         return None
-    config = LaunchConfig("queue", row[0], row[1], padded(problem.M), row[2], row[3], row[4], evict_first=True)
+    config = LaunchConfig("queue", row[0], row[1], padded(problem.M), row[2], row[3], row[4])
     same = all(_same_order(config, select_tiles(phase, problem)) for phase in ("dx", "dx_z", "dx_x"))
     return config if same and rows_bytes > problem.l2_bytes else None
 
 
-def _same_order(config: LaunchConfig, other: LaunchConfig | None) -> bool:
-    return other is not None and config.order == other.order
+def _same_order(config: LaunchConfig | None, other: LaunchConfig | None) -> bool:
+    return config is not None and other is not None and config.order == other.order
+
+
+# Numbers of tokens from which float32 weights under 16-bit x are converted once a call: two small launches, where each
+# tile of tokens would read both weights at 4 bytes and convert them. Before them the tiles do it, with the same bits.
+CONVERT_FROM = {"forward": 65536, "backward": 16384}
+
+
+@cache
+def converted(direction: str, problem: Problem) -> Problem:
+    """The problem of a "forward" or a "backward" whose weights are converted before it, or the same where they are not.
+
+    They are not where rows would then be summed in another order than with few tokens.
+    """
+    if problem.w_bytes <= problem.x_bytes or problem.tokens < CONVERT_FROM[direction]:
+        return problem
+    other = replace(problem, w_bytes=problem.x_bytes)
+    phases: tuple[Phase, ...] = ("forward",) if direction == "forward" else ("dx", "dx_z", "dx_x")
+    same = all(_same_order(select_tiles(p, problem), select_tiles(p, other)) for p in phases)
+    return other if same else problem
 
 
 def split_count(T: int, tiles: int, block_t: int, sms: int) -> int:
@@ -180,8 +182,3 @@ def split_count(T: int, tiles: int, block_t: int, sms: int) -> int:
     """
     wanted = max(1, 2 * sms // max(1, tiles))
     return max(1, min(wanted, T // max(1024, block_t)))
-
-
-def programs(config: LaunchConfig, tiles: int, sms: int) -> int:
-    """How many programs a launch over so many tiles takes."""
-    return tiles if config.programs_per_sm == 0 else min(tiles, config.programs_per_sm * sms)

@@ -19,7 +19,7 @@ from .shapes import TOKENS, LaunchConfig, Phase, Problem, kind, padded
 
 FOLDER = Path(__file__).parent / "tuned"
 TILES = ("form", "BLOCK_T", "BLOCK_D", "BLOCK_M", "num_warps", "num_stages")
-OPTIONS = ("programs_per_sm", "partial_sums", "evict_first")
+OPTIONS = ("programs_per_sm", "partial_sums")
 # What else a row says; all but the key are there for the reader.
 KEY = ("kind", "phase", "D", "M", "tokens")
 MEASURED = ("us_p20", "us_p50", "us_p80", "floor_us", "copy_gbps", "device", "torch", "triton", "commit", "date")

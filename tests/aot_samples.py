@@ -18,6 +18,10 @@ class Sample:
     divisible_by_16: tuple = ("a_ptr", "b_ptr", "c_ptr", "x_ptr", "y_ptr", "stride_a")
     kernel: str = "sample"
 
+    @property
+    def options(self) -> dict:
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages}
+
 
 @triton.jit
 def matmul(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core already: before torch reads it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,6 +32,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def healthy_gpu(request: pytest.FixtureRequest):
+    """After a fault on the GPU nothing of this process can be trusted: it ends, and pytest-xdist starts another."""
+    yield
+    if _on_gpu(request.config):
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            print(f"{request.node.nodeid}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
 
 
 @pytest.fixture(params=["triton-interpreter", "torch"])

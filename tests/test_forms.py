@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("poison")
 FORMS = {
     "fused": {"forward": LaunchConfig("fused", 16, 32, 16, 4, 1), "dx": LaunchConfig("fused", 16, 32, 16, 4, 1)},
     "looped": {
-        phase: LaunchConfig("fused", 16, 32, 16, 4, 1, programs_per_sm=1, evict_first=True)
+        phase: LaunchConfig("fused", 16, 32, 16, 4, 1, programs_per_sm=0)
         for phase in ("forward", "dx", "dx_z", "dx_x")
     },
     "partial sums": {"forward": LaunchConfig("fused", 16, 32, 16, 4, 1, partial_sums=True)},
@@ -89,7 +89,7 @@ def test_explain_says_what_was_asked_for(monkeypatch):
 def test_without_counters_the_queue_is_the_two_launches(monkeypatch):
     case = Case(37, 72, 16, torch.float32)
     expected = evaluate(fused_adapter, case, make_inputs(case), grad_output(case))
-    monkeypatch.setattr("adapter_fast.kernels.queue.counters", lambda device, n: None)
+    monkeypatch.setattr("adapter_fast.kernels.chunked.counters", lambda device, n: None)
     with forced(**FORMS["queue"]):
         actual = evaluate(fused_adapter, case, make_inputs(case), grad_output(case))
     assert all(torch.equal(actual[name], expected[name]) for name in expected)

@@ -172,6 +172,22 @@ def test_no_room_needs_the_kernels_as_a_top_level_package():
     assert (ROOT / "adapter_fast/benchmarks").resolve() == ROOT / "benchmarks"
 
 
+def test_no_file_hides_what_torch_imports():
+    """A process that starts in a file's folder finds that file first."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, torch, triton; print(*sys.modules)"],
+        cwd=ROOT / "kernels",
+        env={key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSAFEPATH")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    imported = set(done.stdout.split())
+    for module, path in OURS.items():
+        hidden = STDLIB if room(module) == "kernels" else STDLIB & imported
+        assert path.stem not in hidden, f"{path} hides the standard library's {path.stem}"
+
+
 def test_testing_is_for_measuring_only():
     for module, path in OURS.items():
         if any(name.startswith("adapter_fast.testing") for name, _ in imports(module, path)):

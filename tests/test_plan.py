@@ -126,7 +126,7 @@ with fake_gpu() as launches, torch.no_grad():
     direct = least(call)
     keep = Launch.__call__
     def dispatched(self, programs, **arguments):
-        self._kernel[(programs,)](**arguments, **self._constants, **self._options)
+        self.kernel[(programs,)](**arguments, **self.constants, **self.options)
     Launch.__call__ = dispatched
     through = least(call)
     print(direct, through)

@@ -11,9 +11,9 @@ import triton.language as tl
 from together import together
 
 from adapter_fast.checks import ACTIVATIONS
-from adapter_fast.kernels import arena, queue
+from adapter_fast.kernels import arena, chunked
 from adapter_fast.kernels.backward import launch_dx, launch_weight_grad
-from adapter_fast.kernels.queue import MAX_CHUNKS, chunk_tokens, chunks_ahead, launch_queue
+from adapter_fast.kernels.chunked import MAX_CHUNKS, chunk_tokens, chunks_ahead, launch_queue
 from adapter_fast.kernels.shapes import LaunchConfig, Problem
 from adapter_fast.ops.eager import _activate, _slope
 from adapter_fast.reference import reference_adapter
@@ -183,7 +183,7 @@ def test_a_unit_changes_nothing():
 def items_kernel(out_ptr, chunks, ahead, dx_items, grad_items):
     """One row of out a ticket: 1 for dx, the tile, the chunk, the columns."""
     for ticket in range(0, chunks * (dx_items + grad_items)):
-        is_dx, tile, chunk, tile_d = queue.item_of(ticket, chunks, ahead, dx_items, grad_items)
+        is_dx, tile, chunk, tile_d = chunked.item_of(ticket, chunks, ahead, dx_items, grad_items)
         tl.store(out_ptr + 4 * ticket, is_dx.to(tl.int32))
         tl.store(out_ptr + 4 * ticket + 1, tile)
         tl.store(out_ptr + 4 * ticket + 2, chunk)
@@ -226,7 +226,7 @@ def test_as_many_items_ahead_as_there_are_programs():
 
 
 def test_no_counters_no_launch(monkeypatch):
-    monkeypatch.setattr(queue, "counters", lambda device, n: None)
+    monkeypatch.setattr(chunked, "counters", lambda device, n: None)
     case = Case(20, 16, 4)
     inputs, dy = make_inputs(case), grad_output(case)
     tiles = LaunchConfig("queue", 64, 32, 16, 4, 2)
@@ -248,7 +248,7 @@ OFFSETS = """
 import os
 os.environ["TRITON_INTERPRET"] = "1"
 import torch
-from adapter_fast.kernels.queue import launch_queue
+from adapter_fast.kernels.chunked import launch_queue
 from adapter_fast.kernels.shapes import LaunchConfig, Problem
 torch.manual_seed(0)
 T, d, m, stride = 258, 16, 4, 2**24 - 16

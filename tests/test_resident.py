@@ -13,7 +13,7 @@ from gluon_emulator import EmulatedKernel, Fault, Machine
 
 import adapter_fast.kernels.activations as activations
 from adapter_fast.checks import ACTIVATIONS
-from adapter_fast.kernels import resident
+from adapter_fast.kernels import resident, resident_tiles
 from adapter_fast.kernels.tiles import LaunchConfig
 from adapter_fast.reference import reference_adapter
 from adapter_fast.testing import Canary, Case, assert_within_budget, call, in_float64, make_inputs
@@ -64,7 +64,7 @@ def run(
         scale=case.scale,
         y=outputs["y"].view,
         **{name: outputs[name].view if name in saved else None for name in SAVED},
-        config=config or resident.tiles(case.d, case.m),
+        config=config or resident_tiles.tiles(case.d, case.m),
     )
     for name, output in outputs.items():
         output.assert_intact(name)
@@ -225,7 +225,7 @@ def test_a_buffer_is_free_after_the_wait_and_a_barrier():
 
 def test_what_the_launcher_refuses(monkeypatch):
     emulate(monkeypatch)
-    config = resident.tiles(64, 16)
+    config = resident_tiles.tiles(64, 16)
 
     def launch(config=config, T=4, d=64, m=16, **changed):
         tensors = {
@@ -265,8 +265,6 @@ def test_what_the_launcher_refuses(monkeypatch):
         launch(x=torch.zeros(4, 68, dtype=half)[:, :64])
     with pytest.raises(ValueError, match="x: got an address of 8 modulo 16"):
         launch(x=torch.zeros(4, 72, dtype=half)[:, 4:68])
-    with pytest.raises(ValueError, match="D = 2048, M = 16: the x-resident kernel has no tiles"):
-        resident.aot_case(2048, 16)
     monkeypatch.setattr(resident.triton, "__version__", "3.7.1")
     with pytest.raises(ValueError, match=r"Triton 3\.7\.1"):
         launch()
@@ -279,7 +277,7 @@ def test_which_versions():
 
 def test_tiles_fit():
     """Every choice is one that the launcher takes, and two programs share a multiprocessor up to d = 768."""
-    taken = {(D, M): resident.tiles(D, M) for D in range(16, 2200, 16) for M in (8, 16, 32, 64, 128, 256)}
+    taken = {(D, M): resident_tiles.tiles(D, M) for D in range(16, 2200, 16) for M in (8, 16, 32, 64, 128, 256)}
     for (D, M), config in taken.items():
         if config is not None:
             resident._check_config(config, D, M)
@@ -294,20 +292,18 @@ def test_tiles_fit():
 
 COMPILE = """
 import json, sys
-from types import SimpleNamespace
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.experimental.gluon._runtime import GluonASTSource
+from dataclasses import replace
 from adapter_fast.benchmarks.aot import compiler
 from adapter_fast.benchmarks.aot.targets import ARCHS
-from adapter_fast.kernels.resident import aot_case
+from adapter_fast.kernels.aot_cases import _resident
+from adapter_fast.kernels.resident_tiles import tiles
+from adapter_fast.kernels.shapes import Problem
 
-case = SimpleNamespace(**aot_case(**json.loads(sys.argv[1])))
-names = case.fn.arg_names
-signature = {name: "constexpr" if name in case.constexprs else case.signature[name] for name in names}
-attrs = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in case.divisible_by_16}
-source = GluonASTSource(fn=case.fn, signature=signature, constexprs=case.constexprs, attrs=attrs)
-compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": case.num_warps})
+D, M, dtype, residual, activation = json.loads(sys.argv[1])
+cases = _resident((dtype, dtype, "ieee"), tiles(D, M), Problem(D, M, 2, 2, "ieee", "sm_90"))
+[case] = [case for case in cases if case.name.startswith(f"resident {residual} h+slope")]
+case = replace(case, constexprs=case.constexprs | {"ACTIVATION": activation})
+compiled = compiler.compile_case(case, ARCHS["sm_90"])
 found = compiler._read(compiled, ARCHS["sm_90"])
 blocks = ARCHS["sm_90"].blocks(found.registers, compiled.metadata.shared, case.num_warps)
 print(json.dumps([found.registers, found.spill_bytes, compiled.metadata.shared, blocks, found.tensor_ops]))
@@ -315,9 +311,9 @@ print(json.dumps([found.registers, found.spill_bytes, compiled.metadata.shared, 
 
 
 @pytest.mark.parametrize("sizes, programs", [
-    ({"D": 768, "M": 64}, 2),
-    pytest.param({"D": 1024, "M": 128, "dtype": "fp16", "residual": "tensor"}, 1, marks=pytest.mark.slow),
-    pytest.param({"D": 1536, "M": 64, "residual": "tensor", "activation": "tanh"}, 1, marks=pytest.mark.slow),
+    ((768, 64, "bf16", "x", "gelu"), 2),
+    pytest.param((1024, 128, "fp16", "tensor", "gelu"), 1, marks=pytest.mark.slow),
+    pytest.param((1536, 64, "bf16", "tensor", "tanh"), 1, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_compiles_for_hopper(sizes, programs):
     command = [sys.executable, "-c", COMPILE, json.dumps(sizes)]
@@ -328,9 +324,9 @@ def test_compiles_for_hopper(sizes, programs):
     assert done.returncode == 0, done.stderr[-2000:]
     registers, spill_bytes, shared, blocks, tensor_ops = json.loads(done.stdout.splitlines()[-1])
     assert spill_bytes == 0 and registers <= 255
-    assert shared == resident.shared_bytes(resident.tiles(sizes["D"], sizes["M"]), sizes["D"]) <= 227 * 1024
+    assert shared == resident.shared_bytes(resident_tiles.tiles(*sizes[:2]), sizes[0]) <= 227 * 1024
     assert blocks == programs
     products = {name for name in tensor_ops if name.startswith("wgmma")}
-    config = resident.tiles(sizes["D"], sizes["M"])
+    config = resident_tiles.tiles(*sizes[:2])
     for columns in (config.BLOCK_M, config.BLOCK_D):
         assert any(f"m64n{columns}k16" in name for name in products), f"no product of {columns} columns on wgmma"

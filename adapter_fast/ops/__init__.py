@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import PLAIN
+from ..checks import PLAIN, check_saved
 from . import eager, launch
 from .layout import as_rows, bottleneck, needs_copy
 
@@ -74,6 +74,7 @@ def _backward(
     weight_dtype: torch.dtype,
     *need: bool,
 ) -> tuple[Tensor | None, ...]:
+    check_saved(dy, bottleneck(h, z, w_up), weight_dtype, x, h, slope, z, w_down, b_down, w_up)
     run = eager.backward if backend == "torch" else launch.backward
     rows = None if x is None else as_rows(x)
     grads = run(as_rows(dy), rows, h, slope, z, w_down, b_down, w_up, add_x, activation, scale, weight_dtype, *need)

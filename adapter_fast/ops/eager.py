@@ -126,8 +126,8 @@ def backward(
 
 
 def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """scale · (a · b), scaled before it is rounded: float16 would overflow where the scaled product does not."""
-    return torch.mm(a, b) if scale == 1.0 else torch.addmm(a.new_zeros(()), a, b, beta=0.0, alpha=scale)
+    """scale · (a · b), scaled before it is rounded: float16 may have no room for the product itself."""
+    return torch.mm(a, b) if scale == 1.0 else torch.addmm(a.new_empty(()), a, b, beta=0, alpha=scale)
 
 
 def _add_product(rows: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:

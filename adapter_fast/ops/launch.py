@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .eager import column_sum
-from .layout import as_rows, bottleneck, dense
+from .layout import as_rows, bias_of, bottleneck, dense
 
 if TYPE_CHECKING:
     from adapter_fast.kernels.shapes import LaunchConfig, Problem
@@ -26,7 +26,12 @@ INTERPRETED = ("sm_90", 8, 50 * 2**20)
 @cache
 def _kernels(name: str) -> Any:
     """A module of adapter_fast.kernels, imported when it is first needed: most of them import Triton."""
-    return importlib.import_module(f"adapter_fast.kernels.{name}")
+    try:
+        return importlib.import_module(f"adapter_fast.kernels.{name}")
+    except Exception as error:  # a Triton that this torch, driver or machine cannot load raises what it likes
+        from adapter_fast.kernels.errors import kernel_error
+
+        raise kernel_error(f"import of adapter_fast.kernels.{name}", error) from error
 
 
 _HERE: AbstractContextManager = nullcontext()
@@ -92,13 +97,14 @@ def problem(
         index = torch.cuda.current_device() if device.index is None else device.index
     exact = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
     unit = 16 // dtype.itemsize
-    aligned = d % unit == 0 and m % unit == 0 and T < 2**31
+    aligned = d % unit == 0 and T < 2**31
     if aligned:
         addresses = strides = 0
         for tensor in tensors:
             if tensor is not None:
                 addresses |= tensor.data_ptr()
-                strides |= tensor.stride(0)
+                if tensor.shape[1] == d:  # rows of the hidden size; those of the bottleneck are dense, whatever m
+                    strides |= tensor.stride(0)
         aligned = addresses % 16 == 0 and strides % unit == 0
     precision = "ieee" if exact else "tf32"
     return _problem(
@@ -136,21 +142,26 @@ def _on(device: torch.device) -> AbstractContextManager:
 def launch_form(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dtype, T: int, d: int, m: int) -> str:
     """One phrase on how many launches the two directions take, and why."""
     tiles = _kernels("tiles")
-    setting = problem(device, dtype, weight_dtype, T, d, m)
-    chosen = {phase: tiles.select_tiles(phase, setting) for phase in ("forward", "dx", "queue")}
+    given = problem(device, dtype, weight_dtype, T, d, m)
+    settings = {"forward": tiles.converted("forward", given)}
+    settings |= dict.fromkeys(("dx", "queue"), tiles.converted("backward", given))
+    chosen = {phase: tiles.select_tiles(phase, setting) for phase, setting in settings.items()}
     split: dict[str, list[str]] = {}
     for phase, config in chosen.items():
         if config and config.form == "split":
-            split.setdefault(_why(phase, config, setting), []).append(phase)
+            split.setdefault(_why(phase, config, settings[phase]), []).append(phase)
     phrases = [f"two launches for {' and '.join(phases)} at m = {m}: {why}" for why, phases in split.items()]
     phrases = phrases or [f"one fused launch each way at m = {m}"]
     phrases += [
-        f"the {config.form} form, {_why(phase, config, setting)}"
+        f"the {config.form} form, {_why(phase, config, settings[phase])}"
         for phase, config in chosen.items()
         if config and config.form in tiles.OPTIONAL_FORMS
     ]
-    if "resident" in setting.optional and "resident" in setting.unavailable:
-        phrases.append(f"no resident form: {_without_gluon(setting.device)}")
+    converting = [name for name in ("forward", "backward") if tiles.converted(name, given) is not given]
+    if converting:
+        phrases.append(f"weights converted once a call in the {' and the '.join(converting)}")
+    if "resident" in given.optional and "resident" in given.unavailable:
+        phrases.append(f"no resident form: {_without_gluon(given.device)}")
     return "; ".join(phrases)
 
 
@@ -188,13 +199,16 @@ def forward(
     w_down, w_up = dense(w_down), dense(w_up)
     T, d = rows.shape
     setting = problem(x.device, x.dtype, w_down.dtype, T, d, w_down.shape[0], rows, added, w_down, w_up)
+    setting = _kernels("tiles").converted("forward", setting)
+    if setting.w_bytes != w_down.element_size():
+        w_down, w_up = w_down.to(x.dtype), w_up.to(x.dtype)
     with _on(x.device):
         y, h, slope, z = _kernels("forward").launch_forward(
             rows,
             w_down,
-            None if b_down is None else dense(b_down),
+            bias_of(b_down),
             w_up,
-            None if b_up is None else dense(b_up),
+            bias_of(b_up),
             added,
             activation,
             scale,
@@ -234,10 +248,14 @@ def backward(
     need_dz = need_x or need_w_down or need_b_down
     if not (need_dz or need_w_up):
         return None, None, None, None, _bias_grad(dy, scale, weight_dtype) if need_b_up else None
-    w_down = None if w_down is None else dense(w_down)
-    w_up = None if w_up is None else dense(w_up)
-    setting = problem(dy.device, dy.dtype, weight_dtype, T, d, m, dy, x, w_down, w_up)
-    b_down = None if b_down is None else dense(b_down)
+    # Hooks on saved tensors may have changed the layout of what the forward itself had made.
+    saved = (h, slope, z, w_down, w_up)
+    h, slope, z, w_down, w_up = (None if tensor is None else dense(tensor) for tensor in saved)
+    b_down = bias_of(b_down)
+    setting = problem(dy.device, dy.dtype, weight_dtype, T, d, m, dy, x, h, slope, z, w_down, w_up)
+    setting = _kernels("tiles").converted("backward", setting)
+    if setting.w_bytes != weight_dtype.itemsize:
+        w_down, w_up = (None if weight is None else weight.to(dy.dtype) for weight in (w_down, w_up))
     save_h = need_w_up and h is None
     with _on(dy.device):
         # One launch for all where that form is chosen; None where it cannot be had.
@@ -245,22 +263,24 @@ def backward(
         queue = _kernels("tiles").select_tiles("queue", setting)
         if queue is not None and need_dz and (need_w_down or need_w_up) and w_up is not None:
             read_h = h if need_w_up else None
-            whole = _kernels("queue").launch_queue(
+            whole = _kernels("chunked").launch_queue(
                 dy, x, read_h, slope, z, w_down, b_down, w_up, add_x, activation, scale, need_x, save_h, need_b_down,
                 need_b_up, need_w_down, queue, setting,
             )  # fmt: skip
         if whole is not None:
-            dx, db_down, sums, dw_down, dw_up = whole
+            dx, db_down, dw_down, dw_up, sums = whole
         else:
             if need_dz and w_up is not None:
-                dx, made, dz, db_down, sums = _kernels("backward").launch_dx(
+                dx, made, dz, db_down = _kernels("backward").launch_dx(
                     dy, x, slope, z, w_down, b_down, w_up, add_x, activation, scale, need_x, save_h, need_w_down,
-                    need_b_down, need_b_up, setting,
+                    need_b_down, setting,
                 )  # fmt: skip
                 h = made if save_h else h
             if need_w_down or need_w_up:
                 read_x, read_h = x if need_w_down else None, h if need_w_up else None
-                dw_down, dw_up = _kernels("backward").launch_weight_grad(dy, read_x, read_h, dz, m, setting)
+                dw_down, dw_up, sums = _kernels("backward").launch_weight_grad(
+                    dy, read_x, read_h, dz, m, need_b_up, setting
+                )
         dw_down, dw_up, db_down, db_up = _kernels("reduce").launch_reduce(
             dw_down, dw_up, db_down, sums, scale, weight_dtype, setting
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 # Within a tile the kernels count in 32 bits, and a tile has at most 128 rows.
@@ -31,16 +32,23 @@ def as_rows(x: Tensor) -> Tensor:
     d = x.shape[-1]
     if needs_copy(x):
         return x.contiguous().view(-1, d)
-    if x.dim() == 2:
+    if x.dim() == 2 and x.stride(0) < MAX_ROW_STRIDE:  # a single row may have any, which its view has not
         return x
     return x.view(x.numel() // d, d)
 
 
-def dense(weight: Tensor) -> Tensor:
-    """The weight in nn.Linear's own contiguous layout; a transposed or sliced view is copied."""
-    return weight.contiguous()
+def dense(tensor: Tensor) -> Tensor:
+    """The tensor in its own contiguous layout, as nn.Linear's weights are; a transposed or sliced view is copied."""
+    return tensor.contiguous()
+
+
+def bias_of(tensor: Tensor | None) -> Tensor | None:
+    """A bias as the kernels read it, dense and from a multiple of 16 bytes on; else a copy, of d or m elements."""
+    if tensor is None or (tensor.data_ptr() % 16 == 0 and tensor.is_contiguous()):
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def bottleneck(*tensors: Tensor | None) -> int:
     """m, the last size of whichever of h, z [T, m] and W_up [d, m] is there; 0 where none is."""
-    return next((tensor.shape[1] for tensor in tensors if tensor is not None), 0)
+    return next((tensor.shape[-1] for tensor in tensors if tensor is not None and tensor.dim() > 0), 0)

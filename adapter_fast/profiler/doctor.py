@@ -72,7 +72,7 @@ def examine() -> Diagnosis:
     """Look at this machine's first GPU, or at its CPU where it has none, and run the self-check there."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     names = {dtype: str(dtype).removeprefix("torch.") for dtype in DTYPES}
-    backends = [BackendOf(names[dtype], *select_backend(torch.device(device), dtype)) for dtype in DTYPES]
+    backends = [BackendOf(names[dtype], *_backend(device, dtype)) for dtype in DTYPES]
     return Diagnosis(
         versions=machine.versions(),
         device=machine.device_name(device),
@@ -81,6 +81,13 @@ def examine() -> Diagnosis:
         options=list(_options()),
         checks=[_check(device, dtype, names[dtype], kind) for dtype in DTYPES for kind in SIZES],
     )
+
+
+def _backend(device: str, dtype: torch.dtype) -> tuple[str, str]:
+    try:
+        return select_backend(torch.device(device), dtype)
+    except (RuntimeError, ValueError) as error:  # ADAPTER_FAST_BACKEND asks for what cannot be
+        return "none", str(error)
 
 
 def _notes(device: str) -> Iterator[str]:

@@ -23,6 +23,7 @@ NOT_LABELS = {
     "num_stages",
     "expects_tensor_core",
     "divisible_by_16",
+    "options",
 }
 
 
@@ -58,7 +59,7 @@ def read_case(module: str, arch_name: str, index: int) -> Reading:
 
 
 def compile_case(case, arch: Arch):
-    """triton.compile with the specialisation a launch gives arguments that are divisible by 16."""
+    """triton.compile with the options of the launch, and what it knows of arguments that are divisible by 16."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -77,7 +78,7 @@ def compile_case(case, arch: Arch):
         source_of = GluonASTSource
     source = source_of(fn=case.fn, signature=signature, constexprs=dict(case.constexprs), attrs=attrs)
     target = GPUTarget(arch.backend, arch.number, arch.warp_size)
-    return triton.compile(source, target=target, options={"num_warps": case.num_warps, "num_stages": case.num_stages})
+    return triton.compile(source, target=target, options=dict(case.options))
 
 
 def _read(compiled, arch: Arch) -> resources.Resources:

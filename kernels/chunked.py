@@ -94,9 +94,11 @@ def backward_queue_kernel(
     ACTIVATION: tl.constexpr,
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
-    UNIT: tl.constexpr,
-    EVICT_FIRST: tl.constexpr,
+    STAGES: tl.constexpr,
     SLOTS: tl.constexpr,
+    UNIT: tl.constexpr,
+    UNIT_D: tl.constexpr,
+    UNIT_M: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -106,8 +108,8 @@ def backward_queue_kernel(
     tickets [1] and done [SLOTS], tiles of dx done per chunk, are zero before, and after. The slope is read, or made
     from z, or from x where that is not given either; MAKE_H writes h then, instead of reading what the forward saved.
     """
-    D = D // UNIT * UNIT
-    M = M // UNIT * UNIT
+    D = D // UNIT_D * UNIT_D
+    M = M // UNIT_M * UNIT_M
     stride_dyt = stride_dyt // UNIT * UNIT
     stride_xt = stride_xt // UNIT * UNIT
     dx_items = chunk_tokens // BLOCK_T
@@ -140,7 +142,6 @@ def backward_queue_kernel(
                     dx_ptr,
                     dz_ptr,
                     db_down_ptr,
-                    db_up_ptr,
                     T,
                     D,
                     M,
@@ -151,7 +152,7 @@ def backward_queue_kernel(
                     ACTIVATION,
                     PRECISION,
                     ACC_DTYPE,
-                    EVICT_FIRST,
+                    STAGES,
                     BLOCK_T,
                     BLOCK_D,
                     BLOCK_M,
@@ -168,6 +169,7 @@ def backward_queue_kernel(
                     dz_ptr,
                     dw_down_ptr,
                     dw_up_ptr,
+                    db_up_ptr,
                     chunk.to(tl.int64),
                     first.to(tl.int64),
                     tl.minimum(chunk_tokens, T - first),
@@ -195,7 +197,7 @@ def backward_queue_kernel(
 def _launch(
     problem: Problem,
     config: LaunchConfig,
-    dtypes: tuple[torch.dtype, torch.dtype],
+    dtypes: tuple[torch.dtype | None, ...],
     activation: str,
     add_dy: bool,
     save_h: bool,
@@ -210,9 +212,9 @@ def _launch(
         ACTIVATION=activation,
         PRECISION=problem.precision,
         ACC_DTYPE=acc_dtype(dtypes[0]),
-        UNIT=problem.unit,
-        EVICT_FIRST=config.evict_first,
+        STAGES=config.num_stages,
         SLOTS=MAX_CHUNKS,
+        **problem.units(config),
     )
 
 
@@ -236,11 +238,11 @@ def launch_queue(
     config: LaunchConfig,
     problem: Problem,
 ) -> tuple[torch.Tensor | None, ...] | None:
-    """dy [T, d] with T ≥ 1 → dx, and the partial sums of db_down, Σ dy, dw_down [S, m, d] and dw_up [S, d, m].
+    """dy [T, d] with T ≥ 1 → dx, and the partial sums of db_down, dw_down [S, m, d], dw_up [S, d, m] and Σ dy [S, d].
 
     What launch_dx and launch_weight_grad give together, with the arguments that these take: one of slope [T, m], z
     [T, m] and x [T, d] with W_down and b_down makes the slope; dw_up comes from h [T, m], or with save_h from what is
-    made of z or x. Each result is None if not needed; Σ dy comes only together with dx. None in place of all where
+    made of z or x. Each result is None if not needed; Σ dy comes only together with dw_up. None in place of all where
     there are no counters to be had (see arena.counters): then it takes the two launches.
 
     Raises:
@@ -265,7 +267,7 @@ def launch_queue(
     made_h = dy.new_empty((T, M)) if save_h else h
     dz = dy.new_empty((T, M)) if need_w_down else None
     db_down = dy.new_empty((tiles_t, M), dtype=partial) if need_b_down else None
-    db_up = dy.new_empty((tiles_t, D), dtype=partial) if need_b_up and need_dx else None
+    db_up = dy.new_empty((chunks, D), dtype=partial) if need_b_up and need_w_up else None
     dw_down = dy.new_empty((chunks, M, D), dtype=partial) if need_w_down else None
     dw_up = dy.new_empty((chunks, D, M), dtype=partial) if need_w_up else None
     recompute = slope is None and z is None
@@ -287,7 +289,8 @@ def launch_queue(
         "dw_up_ptr": dw_up,
     }
     present = tuple(value is None for value in arguments.values())
-    _launch(problem, config, (dy.dtype, w_up.dtype), activation, add_dy, save_h, present)(
+    dtypes = (dy.dtype, w_up.dtype, None if b_down is None else b_down.dtype)
+    _launch(problem, config, dtypes, activation, add_dy, save_h, present)(
         programs,
         **arguments,
         tickets_ptr=shared,
@@ -302,4 +305,4 @@ def launch_queue(
         chunk_tokens=tokens,
         ahead=chunks_ahead(items, chunks, programs),
     )
-    return dx, db_down, db_up, dw_down, dw_up
+    return dx, db_down, dw_down, dw_up, db_up
