@@ -76,17 +76,19 @@ def dx_tile(
         if h_ptr is not None:
             tl.store(h_ptr + first_t * M + offs_tm, activate(z, ACTIVATION).to(dtype), mask=mask_tm)
         slope = activation_slope(z, ACTIVATION)  # [BLOCK_T, BLOCK_M]
+        if x_ptr is not None:  # rows beyond the end: 0 · inf is NaN
+            slope = tl.where(mask_t[:, None], slope, 0.0)
 
     dh = tl.zeros((BLOCK_T, BLOCK_M), dtype=ACC_DTYPE)
     dy_rows = dy_ptr + first_t * stride_dyt + offs_t[:, None] * stride_dyt
     dh = contract(dh, dy_rows, mask_t, w_up_ptr, M, 1, offs_m, mask_m, D, PRECISION, BLOCK_D)
+    # Rows and columns beyond the end add nothing. A mask here and one below take fewer registers than both at once.
+    dh = tl.where(mask_t[:, None], dh, 0.0)
     if slope_ptr is not None:
         slope = tl.load(slope_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0).to(ACC_DTYPE)
-    # Rows and columns beyond the end add nothing: 0 · inf and the slope of the bias alone may be NaN there.
-    keep = mask_tm
+    dz = tl.where(mask_m[None, :], dh * slope * scale, 0.0)  # [BLOCK_T, BLOCK_M]
     if ACTIVATION == "relu":
-        keep &= slope != 0.0  # PyTorch's relu cuts infinities off too
-    dz = tl.where(keep, dh * slope * scale, 0.0)  # [BLOCK_T, BLOCK_M]
+        dz = tl.where(slope == 0.0, 0.0, dz)  # PyTorch's relu cuts infinities off too
     if db_down_ptr is not None:
         tl.store(db_down_ptr + tile_t * M + offs_m, tl.sum(dz, axis=0), mask=mask_m)
     dz = dz.to(dtype)

@@ -73,6 +73,8 @@ def bottleneck_forward_kernel(
     if b_down_ptr is not None:
         z += tl.load(b_down_ptr + offs_m, mask=mask_m, other=0.0).to(ACC_DTYPE)[None, :]
 
+    # An infinite x makes NaN of the columns that W_down lacks. After the activation this would take registers.
+    z = tl.where(mask_m[None, :], z, 0.0)
     offs_tm = offs_t[:, None] * M + offs_m[None, :]  # [BLOCK_T, BLOCK_M]
     mask_tm = mask_t[:, None] & mask_m[None, :]
     if z_ptr is not None:
@@ -81,8 +83,6 @@ def bottleneck_forward_kernel(
         slope = activation_slope(z, ACTIVATION)
         tl.store(slope_ptr + first_t * M + offs_tm, slope.to(slope_ptr.dtype.element_ty), mask=mask_tm)
     h = activate(z, ACTIVATION).to(x_ptr.dtype.element_ty)  # [BLOCK_T, BLOCK_M]
-    # An infinite x makes NaN of the columns that W_down lacks.
-    h = tl.where(mask_m[None, :], h, 0.0)
     if h_ptr is not None:
         tl.store(h_ptr + first_t * M + offs_tm, h, mask=mask_tm)
 

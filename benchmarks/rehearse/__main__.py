@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.rehearse",
         usage="%(prog)s [options] -m MODULE | -c CODE | FILE.py ...",
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--compile", action="store_true", help="to binaries for sm_90, not only through the frontend")
     parser.add_argument("--gpu", choices=GPUS, default="h100", help="[default: h100]")
@@ -91,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made = [row for row in rows if row["compiled"]]
     how = "compiled" if options.compile else "read by Triton's frontend"
     cpu = sum(row["cpu"] for row in made)
-    print(f"rehearsed: exit code {code}, {count} launches, {len({row['key'] for row in rows})} kernels, {len(made)} {how} in {cpu:.1f} CPU s")
+    kernels = f"{len({row['key'] for row in rows})} kernels, {len(made)} {how} in {cpu:.1f} CPU s"
+    print(f"rehearsed: exit code {code}, {count} launches, {kernels}")
     if count == 0:
         print("nothing was launched", file=sys.stderr)
     return code or int(count == 0)

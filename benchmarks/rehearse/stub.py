@@ -26,7 +26,17 @@ def build(folder: Path) -> Path:
     headers = Path(triton.origin).parent / "backends" / "nvidia" / "include"
     folder.mkdir(parents=True, exist_ok=True)
     new = library.with_suffix(".new")
-    order = [compiler, "-shared", "-fPIC", "-O1", "-Wl,-soname,libcuda.so.1", f"-I{headers}", str(SOURCE), "-o", str(new)]
+    order = [
+        compiler,
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-Wl,-soname,libcuda.so.1",
+        f"-I{headers}",
+        str(SOURCE),
+        "-o",
+        str(new),
+    ]
     done = subprocess.run(order, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{compiler} failed on {SOURCE}: {done.stderr[-500:]}")

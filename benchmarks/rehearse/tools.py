@@ -36,7 +36,8 @@ def compute_sanitizer(arguments: list[str]) -> int:
     """The tool's summary, of no fault."""
     code = run(arguments)
     racecheck = arguments[arguments.index("--tool") + 1] == "racecheck"
-    print("========= " + ("RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)" if racecheck else "ERROR SUMMARY: 0 errors"))
+    hazards = "RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)"
+    print(f"========= {hazards if racecheck else 'ERROR SUMMARY: 0 errors'}")
     return code
 
 

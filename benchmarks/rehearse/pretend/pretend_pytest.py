@@ -1,4 +1,6 @@
-"""A pytest plugin: tests that assert something of numbers or times in their own lines need not find it in a rehearsal."""
+"""A pytest plugin: tests that assert something of numbers or times in their own lines need not find it here."""
+
+import traceback
 
 import pytest
 
@@ -11,13 +13,12 @@ FORGIVEN = {
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
+    """Run the test; an assertion of its own is forgiven to those of FORGIVEN."""
     try:
         return (yield)
     except AssertionError as error:
-        where = error.__traceback__
-        while where.tb_next is not None:
-            where = where.tb_next
-        own = where.tb_frame.f_code.co_filename == str(pyfuncitem.path)
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        own = last.filename == str(pyfuncitem.path)
         if not own or pyfuncitem.originalname not in FORGIVEN:
             raise
         return True

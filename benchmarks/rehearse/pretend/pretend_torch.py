@@ -28,9 +28,8 @@ def change(torch: Any) -> None:
     here = device("cuda", 0)
 
     def on_host(value: Any) -> Any:
-        if isinstance(value, str) and value.split(":")[0] == "cuda" or isinstance(value, device) and value.type == "cuda":
-            return device("cpu")
-        return value
+        named = isinstance(value, str) and value.split(":")[0] == "cuda"
+        return device("cpu") if named or (isinstance(value, device) and value.type == "cuda") else value
 
     # -- tensors
     real_device = torch._C.TensorBase.device.__get__
@@ -231,25 +230,27 @@ def change(torch: Any) -> None:
     def constantly(value: Any) -> Any:  # a function of its own each time: dynamo tells them apart by identity
         return lambda *_, **__: value
 
-    cuda = torch.cuda
-    started, stopped = constantly(0), constantly(0)
-    changed = {
-        "is_available": constantly(True), "is_initialized": constantly(True), "device_count": constantly(1),
-        "current_device": constantly(0), "is_bf16_supported": constantly(True), "init": constantly(None), "_lazy_init": constantly(None),
-        "set_device": constantly(None), "synchronize": constantly(None), "empty_cache": constantly(None), "reset_peak_memory_stats": constantly(None),
-        "manual_seed": constantly(None), "manual_seed_all": constantly(None), "set_rng_state": constantly(None), "set_rng_state_all": constantly(None),
-        "get_rng_state": lambda *_: torch.get_rng_state(), "get_rng_state_all": lambda: [torch.get_rng_state()],
-        "get_device_properties": constantly(properties), "get_device_capability": constantly((9, 0)),
-        "get_device_name": constantly(name), "memory_allocated": constantly(0), "max_memory_allocated": constantly(1000),
-        "memory_reserved": constantly(0), "max_memory_reserved": constantly(1000), "memory_stats": constantly({}),
-        "mem_get_info": constantly((memory - 2**30, memory)), "current_stream": lambda *_: state.stream,
-        "default_stream": lambda *_: state.stream, "stream": lambda given: given or contextlib.nullcontext(),
-        "is_current_stream_capturing": lambda: state.capturing, "device": lambda _: contextlib.nullcontext(),
+    nothing = (
+        "init", "_lazy_init", "set_device", "synchronize", "empty_cache", "reset_peak_memory_stats", "manual_seed",
+        "manual_seed_all", "set_rng_state", "set_rng_state_all",
+    )  # fmt: skip
+    constants = {
+        "is_available": True, "is_initialized": True, "device_count": 1, "current_device": 0, "is_bf16_supported": True,
+        "get_device_properties": properties, "get_device_capability": (9, 0), "get_device_name": name,
+        "memory_allocated": 0, "max_memory_allocated": 1000, "memory_reserved": 0, "max_memory_reserved": 1000,
+        "memory_stats": {}, "mem_get_info": (memory - 2**30, memory),
+        "cudart": SimpleNamespace(cudaProfilerStart=lambda: 0, cudaProfilerStop=lambda: 0),
+    }  # fmt: skip
+    changed = {key: constantly(None) for key in nothing} | {key: constantly(one) for key, one in constants.items()}
+    changed |= {
+        "current_stream": lambda *_: state.stream, "default_stream": lambda *_: state.stream,
+        "stream": lambda given: given or contextlib.nullcontext(), "device": lambda _: contextlib.nullcontext(),
+        "is_current_stream_capturing": lambda: state.capturing, "get_rng_state": lambda *_: torch.get_rng_state(),
+        "get_rng_state_all": lambda: [torch.get_rng_state()],
         "Event": Event, "Stream": Stream, "CUDAGraph": CUDAGraph, "graph": graph,
-        "cudart": constantly(SimpleNamespace(cudaProfilerStart=started, cudaProfilerStop=stopped)),
     }  # fmt: skip
     for key, value in changed.items():
-        setattr(cuda, key, value)
+        setattr(torch.cuda, key, value)
     torch._C._cuda_getCurrentRawStream = lambda index: state.stream.cuda_stream
 
     # -- autocast and the compiler

@@ -1,4 +1,4 @@
-"""Read by every Python process of a rehearsal, whose PYTHONPATH begins here: modules are changed once they are imported."""
+"""Read by every Python process of a rehearsal, whose PYTHONPATH begins here: changes modules once they are imported."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ class _AfterImport(MetaPathFinder):
                 execute(module)
                 __import__(CHANGES[name]).change(module)
 
-            spec.loader.exec_module = exec_module
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
