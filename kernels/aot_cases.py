@@ -85,9 +85,12 @@ def _type(value: Any) -> str:
     return "i32" if isinstance(value, int) else "fp32"
 
 
-def _units(size: str, unit: int, block: int) -> str:
+def _units(size: str, fixed: dict[str, Any]) -> str:
     """What is known of d or m: whole tiles need no word."""
-    return "" if unit == block else f"{size.lower()} masked" if unit > 1 else f"{size.lower()} ragged"
+    unit = fixed.get(f"UNIT_{size}")
+    if unit is None or unit == fixed.get(f"BLOCK_{size}", max(unit, 2)):
+        return ""
+    return f"{size.lower()} masked" if unit > 1 else f"{size.lower()} ragged"
 
 
 def _cases(
@@ -108,11 +111,7 @@ def _cases(
         words += ["x".join(map(str, blocks.values())), f"w{options['num_warps']}"]
         words += [f"s{options['num_stages']}"] if "num_stages" in options else []
         words += [word for name, word in _SETTINGS.items() if fixed.get(name)]
-        words += [
-            _units(size, fixed[f"UNIT_{size}"], fixed[f"BLOCK_{size}"])
-            for size in "DM"
-            if aligned and {f"UNIT_{size}", f"BLOCK_{size}"} <= fixed.keys()
-        ]
+        words += [_units(size, fixed) for size in "DM" if aligned]
         given = {name: value for name, value in arguments.items() if value is not None}
         anywhere = {param.name for param in fn.params if param.do_not_specialize_on_alignment}
         yield AotCase(

@@ -341,4 +341,33 @@ MUTANTS = [
         "",
         "tests/test_backend_switch.py::test_running_out_of_memory_and_being_interrupted_pass_through",
     ),
+    Mutant(
+        "tf32 operands cut off",
+        "kernels/blocks.py",
+        "        a = round_tf32(a)\n        b = round_tf32(b)\n",
+        "        a = a.to(b.dtype)\n",
+        "tests/test_functional.py::test_tf32_rounds_its_operands_to_nearest",
+    ),
+    Mutant(
+        "the rows of the second loop waited for after its product",
+        "kernels/blocks.py",
+        "num_stages=STAGES",
+        "num_stages=1",
+        "tests/test_aot.py::test_the_second_loop_asks_for_its_rows_ahead_and_x_is_wide_whatever_m",
+    ),
+    Mutant(
+        "a ragged bottleneck makes rows of x ragged",
+        "adapter_fast/ops/launch.py",
+        "aligned = d % unit == 0 and T",
+        "aligned = d % unit == 0 and m % unit == 0 and T",
+        "tests/test_plan.py::test_what_the_binding_depends_on_gets_a_launch_of_its_own",
+    ),
+    Mutant(
+        "exact float32 products left to the kernels",
+        "adapter_fast/checks.py",
+        "            return _EXACT\n",
+        "            pass\n",
+        "tests/test_functional.py::test_exact_float32_products_are_pytorchs_on_a_gpu",
+        "highest",
+    ),
 ]
