@@ -3,7 +3,7 @@
 `make aot` compiles these for each named architecture and fails on a spill. They are written down from the launchers
 themselves, called with tensors of the meta device, so that what is compiled is what runs: calls with all biases,
 everything saved and every gradient needed. In aligned ones every tensor starts at a multiple of 16 bytes and UNIT says
-that rows do; in ragged ones the caller's tensors start anywhere.
+that rows do; in ragged ones all but biases start anywhere.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _cases(
             kernel = "expand dx" if fixed["TRANSPOSED"] else "expand y"
         if fn is bottleneck_sliced_kernel:
             kernel = f"sliced {fixed['PHASE']}"
-        blocks = {name: value for name, value in fixed.items() if name.startswith("BLOCK_")}
+        blocks = {name: value for name, value in fixed.items() if name.startswith(("BLOCK_", "BIAS_"))}
         words = [kernel, detail or form, f"{x_dtype}/{w_dtype}", precision, "aligned" if aligned else "ragged"]
         words += ["x".join(map(str, blocks.values())), f"w{options['num_warps']}"]
         words += [f"s{options['num_stages']}"] if "num_stages" in options else []
@@ -146,7 +146,8 @@ def _launches(dtypes: tuple[str, str, str], problem: Problem) -> Iterator[AotCas
     T, D, M, aligned = problem.tokens, problem.D, problem.M, problem.aligned
     x, dy = _tensor(x_dtype, T, D, aligned=aligned), _tensor(x_dtype, T, D, aligned=aligned)
     shapes = {"w_down": (M, D), "b_down": (M,), "w_up": (D, M), "b_up": (D,)}
-    weights = {name: _tensor(w_dtype, *shape, aligned=aligned) for name, shape in shapes.items()}
+    # Biases are copied where they start anywhere (ops/layout.py).
+    weights = {n: _tensor(w_dtype, *shape, aligned=aligned or n[0] == "b") for n, shape in shapes.items()}
     w_down, b_down, w_up, _ = weights.values()
     h = _tensor(x_dtype, T, M)
 
@@ -171,15 +172,20 @@ def _launches(dtypes: tuple[str, str, str], problem: Problem) -> Iterator[AotCas
         if config is not None:
             call = partial(launch_dx, dy, **read, **settled, save_dz=True, problem=problem)
             yield from _cases(phase, config.form, dtypes, aligned, call)
+            # The weights themselves are not read in the next: their dtype does not matter.
+            grads = partial(launch_weight_grad, dy, x, h, h, M, True, problem)
+            yield from _cases("weight_grad", "fused", (x_dtype, x_dtype, precision), aligned, grads)
+            with recorded():
+                sums = call()[-1], *grads()
+            yield from _reduce(dtypes, problem, *sums)
         if queue is not None:
             saved = h if phase == "dx" else None
             rest = {"h": saved, "need_w_down": True, "need_b_up": True, "config": queue, "problem": problem}
             call = partial(launch_queue, dy, **read | {"x": x}, **settled, **rest)
             yield from _cases(f"queue {next(iter(mode))}", "queue", dtypes, aligned, call)
-
-    # The weights themselves are not read here: their dtype does not matter.
-    call = partial(launch_weight_grad, dy, x, h, h, M, True, problem)
-    yield from _cases("weight_grad", "fused", (x_dtype, x_dtype, precision), aligned, call)
+            with recorded():
+                sums = call()[1:]
+            yield from _reduce(dtypes, problem, *sums)
 
 
 def _resident(dtypes: tuple[str, str, str], config: LaunchConfig, problem: Problem) -> Iterator[AotCase]:
@@ -204,13 +210,16 @@ def _resident(dtypes: tuple[str, str, str], config: LaunchConfig, problem: Probl
         yield from _cases("resident", "resident", dtypes, True, partial(launch_resident, *given), detail)
 
 
-def _reduce(w_dtype: str) -> Iterator[AotCase]:
-    D, M = HIDDEN[0], BOTTLENECKS[0]
-    problem = Problem(D, M, 4, 4, "ieee", "")
-    partials = (_tensor("fp32", 2, *shape) for shape in ((M, D), (D, M), (M,), (D,)))
-    yield from _cases(
-        "reduce", "", ("fp32", w_dtype, "ieee"), True, partial(launch_reduce, *partials, 1.0, _DTYPES[w_dtype], problem)
-    )
+def _reduce(
+    dtypes: tuple[str, str, str],
+    problem: Problem,
+    db_down: torch.Tensor,
+    dw_down: torch.Tensor,
+    dw_up: torch.Tensor,
+    db_up: torch.Tensor,
+) -> Iterator[AotCase]:
+    call = partial(launch_reduce, dw_down, dw_up, db_down, db_up, 1.0, _DTYPES[dtypes[1]], problem)
+    yield from _cases("reduce", "", (*dtypes[:2], "ieee"), problem.aligned, call)
 
 
 def cases(arch: str) -> Iterator[AotCase]:
@@ -228,8 +237,6 @@ def cases(arch: str) -> Iterator[AotCase]:
 
 
 def _all(arch: str) -> Iterator[AotCase]:
-    for dtype in ("bf16", "fp16", "fp32"):
-        yield from _reduce(dtype)
     for dtypes, (d, m, aligned), tokens in product(DTYPES, SHAPES, TOKENS):
         sizes = (_DTYPES[dtype].itemsize for dtype in dtypes[:2])
         problem = Problem(d, m, *sizes, dtypes[2], arch, aligned=aligned, tokens=tokens)

@@ -79,7 +79,7 @@ FORCED = (
     {"queue": LaunchConfig("queue", 64, 64, 64, 4, 2, programs_per_sm=1)},
     {"queue": LaunchConfig("queue", 64, 64, 64, 4, 2, programs_per_sm=1)},
     {p: LaunchConfig("split", 64, 64, 64, 4, 2) for p in ("forward", "dx", "dx_z", "dx_x", "expand")},
-    {p: LaunchConfig("fused", 64, 64, 64, 4, 2, 1, evict_first=True) for p in ("forward", "dx", "dx_z", "dx_x")},
+    {p: LaunchConfig("fused", 64, 64, 64, 4, 2) for p in ("forward", "dx", "dx_z", "dx_x")},
 )
 
 
@@ -164,14 +164,12 @@ def aot():
         if form and (not aligned or x_dtype == "fp32"):
             continue  # no optional form there
         layout = "dense" if aligned else "off"
-        shapes = {"x": (2, d), "w_down": (m, d), "b_down": (m,), "w_up": (d, m), "b_up": (d,)}
+        shapes = {"x": (tokens, d), "w_down": (m, d), "b_down": (m,), "w_up": (d, m), "b_up": (d,)}
         kinds = {name: aot_cases._DTYPES[x_dtype if name == "x" else w_dtype] for name in shapes}
         given = {name: laid_out(layout, *shape, dtype=kinds[name]).requires_grad_() for name, shape in shapes.items()}
-        dy = laid_out(layout, 2, d, dtype=kinds["x"])
+        dy = laid_out(layout, tokens, d, dtype=kinds["x"])
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-        asked = {"bucket": tokens, "requested_forms": (form,) if form else ()}
-        for name, answer in asked.items():
-            setattr(tiles, name, partial(lambda answer, *_: answer, answer))
+        tiles.requested_forms = partial(tuple, (form,) if form else ())
         calls = [(memory, 0) for memory in MEMORY_MODES] + [("speed", -1)] * (form == "sliced")
         for memory, device in calls:
             with fake_gpu(), machine(132, 50 * 2**20, device), plan.recorded() as launches:

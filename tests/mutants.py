@@ -112,6 +112,22 @@ MUTANTS = [
         "interpreter and gelu-x-True",
     ),
     Mutant(
+        "the last slot lost where it begins a step",
+        "kernels/reduce.py",
+        "for first in range(0, rows, BLOCK_R):",
+        "for first in range(0, rows - 1, BLOCK_R):",
+        f"{KERNELS}::test_every_slot_is_added_once",
+        "17-17",
+    ),
+    Mutant(
+        "the last of many rows lost where it begins a step",
+        "kernels/reduce.py",
+        "for first in range(0, rows, BLOCK_R):",
+        "for first in range(0, rows - (rows > 32), BLOCK_R):",
+        f"{KERNELS}::test_every_slot_is_added_once",
+        "2-257",
+    ),
+    Mutant(
         "slope of the activated value",
         "kernels/forward.py",
         "slope = activation_slope(z, ACTIVATION)",

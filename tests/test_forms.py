@@ -14,11 +14,7 @@ from adapter_fast.testing import Case, assert_case, evaluate, grad_output, make_
 pytestmark = pytest.mark.usefixtures("poison")
 
 FORMS = {
-    "fused": {"forward": LaunchConfig("fused", 16, 32, 16, 4, 1), "dx": LaunchConfig("fused", 16, 32, 16, 4, 1)},
-    "looped": {
-        phase: LaunchConfig("fused", 16, 32, 16, 4, 1, programs_per_sm=0)
-        for phase in ("forward", "dx", "dx_z", "dx_x")
-    },
+    "fused": {phase: LaunchConfig("fused", 16, 32, 16, 4, 1) for phase in ("forward", "dx", "dx_z", "dx_x")},
     "partial sums": {"forward": LaunchConfig("fused", 16, 32, 16, 4, 1, partial_sums=True)},
     "split": {phase: LaunchConfig("split", 16, 32, 16, 4, 1) for phase in ("forward", "dx", "dx_z", "dx_x", "expand")},
     "sliced": {"forward": LaunchConfig("sliced", 16, 32, 16, 4, 1, partial_sums=True)},

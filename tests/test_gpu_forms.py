@@ -97,7 +97,8 @@ def test_optional_forms_in_graphs_replayed_on_two_streams(optional, T, monkeypat
 
     def step():
         y = call(fused_adapter, case, inputs)
-        return (y, *torch.autograd.grad(y, [inputs[name] for name in names], dy))
+        grads = torch.autograd.grad(y, [inputs[name] for name in names], dy)
+        return y.detach(), *grads  # the graph of y would keep its leaves on the stream of their first use
 
     expected = step()
     torch.cuda.synchronize()

@@ -34,6 +34,6 @@ def test_calls_that_share_a_kept_launch_want_the_same_compilation():
 
 def test_what_is_compiled_ahead_of_time_is_what_runs():
     found = ask("aot")
-    assert found["cases"] > 700
+    assert found["cases"] > 500
     assert not found["never launched"], found["never launched"][:5]
     assert not found["never compiled"], found["never compiled"][:5]

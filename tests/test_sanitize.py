@@ -25,8 +25,8 @@ def test_every_form_mode_and_layout_is_launched():
     assert {one.case.residual for one in found} == {"x", "tensor", "none"}
     assert any(one.odd for one in found) and any(one.case.T == 1 for one in found)
     assert any(one.case.weight_dtype == torch.float32 for one in found)
-    # More tiles than programs, on any GPU with up to 148 multiprocessors.
-    assert any(one.case.T > 64 * 148 and one.choices for one in found)
+    # More pieces than programs, on any GPU with up to 148 multiprocessors.
+    assert any(one.case.T > 64 * 148 and one.form == "queue" for one in found)
     assert all(one.case.T % 64 for one in found)
     assert len({one.name for one in found}) == len(found) == len(list(variants("cpu")))
 

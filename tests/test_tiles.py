@@ -17,7 +17,6 @@ from adapter_fast.kernels.tiles import (
     VARIABLE,
     forced,
     forced_choices,
-    programs,
     requested_forms,
     ruled,
     select_tiles,
@@ -119,28 +118,9 @@ def test_the_order_of_sums_does_not_depend_on_the_number_of_tokens(arch, x_bytes
         assert len(orders) == 1, (optional, phase, m, d, orders)
 
 
-def test_programs_at_once_hold_no_more_than_the_cache():
-    for d, rows, cap in ((768, 64, 2), (1024, 64, 2), (2048, 128, 1), (8192, 128, 1)):
-        config = select_tiles("forward", Problem(d, 64, 2, 2, "ieee", "sm_90"))
-        assert (config.BLOCK_T, config.programs_per_sm, config.evict_first) == (rows, cap, True), config
-        if cap > 1:
-            assert cap * 132 * config.BLOCK_T * d * 2 <= 0.7 * 50 * 2**20
-    # Weights that are read for every tile: wide ones.
-    assert select_tiles("forward", Problem(768, 128, 2, 2, "ieee", "sm_90")).BLOCK_T == 128
-    # Few tokens: narrow tiles, so that more multiprocessors have one.
-    for tokens, rows, evict in ((128, 64, False), (2048, 64, False), (16384, 128, True)):
-        config = select_tiles("forward", Problem(4096, 64, 2, 2, "ieee", "sm_90", tokens=tokens))
-        assert (config.BLOCK_T, config.evict_first) == (rows, evict)
-    assert select_tiles("forward", Problem(4096, 64, 2, 2, "ieee", "gfx942")).programs_per_sm == 0
-
-
-def test_programs():
-    assert [programs(LaunchConfig("fused", 64, 64, 64, 4, 3, cap), 1000, 132) for cap in (0, 1, 2, 8)] == [
-        1000,
-        132,
-        264,
-        1000,
-    ]
+def test_few_tokens_take_narrow_tiles_so_that_more_multiprocessors_have_one():
+    problem = Problem(4096, 128, 2, 2, "ieee", "sm_90")
+    assert [select_tiles("forward", replace(problem, tokens=n)).BLOCK_T for n in TOKENS] == [64, 64, 128, 128]
 
 
 def test_buckets():

@@ -55,7 +55,7 @@ def test_candidates_are_few_sensible_and_hold_the_rules_own(phase, d, m):
     assert len(found) == len(set(found)) and 4 <= len(found) <= MOST + 3
     for config in found:
         assert all(size >= 16 and size & (size - 1) == 0 for size in (config.BLOCK_T, config.BLOCK_D, config.BLOCK_M))
-        assert config.num_warps in (4, 8) and config.num_stages in (1, 2, 3, 4)
+        assert config.num_warps in (4, 8) and config.num_stages in (1, 2, 3, 4, 5)
 
 
 def test_every_form_is_among_the_candidates_where_it_can_run():
@@ -80,16 +80,26 @@ def test_a_sliced_candidate_brings_a_plain_kernel_of_its_order():
 
 def test_the_queue_is_tried_from_the_most_promising_down():
     """One program a multiprocessor keeps the chunks on the way in the cache, three do not."""
-    problem = problem_at(65536, 1024)
+    problem = problem_at(65536, 768)
     found = promising("queue", problem, all_tiles("queue", problem))
     assert found[0].programs_per_sm == 1 and len(found) == 8
 
 
+def test_wide_steps_and_deep_pipelines_are_tried():
+    problem = problem_at(16384, 1024)
+    everything = [one for one in all_tiles("forward", problem) if one.form == "fused"]
+    assert {one.BLOCK_D for one in everything} == {32, 64, 128, 256}
+    assert {one.num_stages for one in everything} == {2, 3, 4, 5}
+    assert not any(one.programs_per_sm for one in everything)
+    found = candidates("forward", [problem], [A])
+    assert {64, 128, 256} <= {one.BLOCK_D for one in found}
+    assert {3, 4, 5} <= {one.num_stages for one in found if (one.BLOCK_T, one.BLOCK_D) == (64, 64)}
+
+
 def test_what_the_model_holds_for_hopeless_is_not_tried():
-    """d 8192: four wide programs a multiprocessor hold ten times the cache."""
-    problems = [problem_at(65536, 8192, 16)]
-    found = candidates("forward", problems, [A])
-    assert all(not (one.BLOCK_T == 128 and one.programs_per_sm == 4) for one in found if one != A)
+    """128 tokens: steps of 32 columns are four times as many, one after another."""
+    found = candidates("forward", [problem_at(128, 8192, 16)], [A])
+    assert all(one.BLOCK_D > 32 for one in found if one.form == "fused")
 
 
 # ---- choosing, by a made-up clock
@@ -222,22 +232,22 @@ def test_no_queue_is_written_as_the_tiles_of_dx_and_a_queue_sums_in_their_order(
 
 def test_the_tiles_of_dx_are_not_chosen_again_with_the_queue(tmp_path):
     def us(phase, config, choices, T):
-        return 50.0 if config.form == "fused" and config.programs_per_sm else 100.0
+        return 50.0 if config.form == "fused" and config.num_stages == 4 else 100.0
 
     session(tmp_path, FakeClock(us), phases=("queue",)).run([TARGET])
     rows = {row["tokens"]: row for row in json.loads((tmp_path / "sm_90.json").read_text())}
     assert table.config_of(rows[128]) == select_tiles("dx", problem_at(128))
-    assert rows[65536]["programs_per_sm"]
+    assert rows[65536]["form"] == "fused"
 
 
 def test_what_is_refused_is_never_timed(tmp_path):
-    clock = FakeClock(wide_is_fast, refuse=lambda config: "spills 4 registers" if config.BLOCK_T == 128 else "")
+    clock = FakeClock(wide_is_fast, refuse=lambda config: "spills 4 registers" if config.BLOCK_D == 128 else "")
     said = []
     run = session(tmp_path, clock, phases=("forward",))
     run.say = said.append
     run.run([TARGET])
     timed = [config for *_, tiles, _ in clock.timed for config in tiles]
-    assert timed and all(config.BLOCK_T != 128 for config in timed)
+    assert timed and all(config.BLOCK_D != 128 for config in timed)
     assert any("spills 4 registers" in line for line in said)
 
 
@@ -299,13 +309,14 @@ def test_a_table_that_cannot_be_read_ends_the_run_before_it_begins(tmp_path):
         session(tmp_path, FakeClock(wide_is_fast)).run([TARGET])
 
 
-def test_checks_are_ragged_small_and_make_programs_take_a_second_tile():
+def test_checks_are_ragged_small_and_make_a_queues_programs_take_a_second_tile():
+    queue = replace(A, form="queue", programs_per_sm=1)
     for d in (768, 8192):
-        for config in (A, replace(A, programs_per_sm=1), replace(B, programs_per_sm=4)):
+        for config in (A, queue, replace(queue, BLOCK_T=128, programs_per_sm=3)):
             T = checked_tokens(config, problem_at(65536, d), 65536)
             assert T % 16 and T * d <= 2**27
-    T = checked_tokens(replace(A, programs_per_sm=1), problem_at(65536, 8192), 65536)
-    assert T > 132 * 64
+    assert checked_tokens(queue, problem_at(65536, 8192), 65536) > 132 * 64
+    assert checked_tokens(A, problem_at(65536, 8192), 65536) < 2**25 // 8192
     assert checked_tokens(A, problem_at(128), 1) == 1
 
 

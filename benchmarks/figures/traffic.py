@@ -22,7 +22,6 @@ from typing import Any
 from adapter_fast.benchmarks.provenance import CHECKOUT, RESULTS
 from adapter_fast.benchmarks.rows import Row, read_rows
 from adapter_fast.benchmarks.traffic import (
-    USABLE,
     Direction,
     Machine,
     Programs,
@@ -31,10 +30,8 @@ from adapter_fast.benchmarks.traffic import (
     compiled_programs,
     describe,
     floor,
-    in_flight,
     launch_traffic,
     predicted_us,
-    second_reading,
 )
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem
 from adapter_fast.profiler.files import write_whole
@@ -78,12 +75,12 @@ def elsewhere() -> dict[str, dict[str, tuple[float, float]]]:
 
 def forms() -> dict[str, dict[str, list[Traffic]]]:
     """Ours at the shape of the pictures, by direction and form."""
-    narrow = LaunchConfig("fused", 64, 64, M, 4, 3, programs_per_sm=2, evict_first=True)
+    narrow = LaunchConfig("fused", 64, 64, M, 4, 3)
     grads = LaunchConfig("fused", 64, 128, M, 8, 3)
     tiles: dict[str, LaunchConfig] = {"forward": LaunchConfig("split", 64, 64, M, 4, 3)}
     tiles["expand"] = LaunchConfig("split", 64, 128, 64, 4, 3)
     two = {"dx": narrow, "weight_grad": grads}
-    queue = {"queue": LaunchConfig("queue", 64, 64, M, 4, 2, programs_per_sm=1, evict_first=True)}
+    queue = {"queue": LaunchConfig("queue", 64, 64, M, 4, 2, programs_per_sm=1)}
 
     def one(phase: Phase, config: LaunchConfig, mode: Any = "inference", d: int = D) -> list[Traffic]:
         return [launch_traffic(phase, config, problem(d), T * D // d, 4, mode)]
@@ -126,11 +123,10 @@ def hits() -> dict[str, list[tuple[int, float]]]:
     labels = {1: "64 tokens", 2: "2 × 64 tokens, or 128", 4: "4 × 64 tokens, or 2 × 128"}
     found: dict[str, list[tuple[int, float]]] = {label: [] for label in labels.values()}
     for per_sm, label in labels.items():
-        config = LaunchConfig("fused", 64, 64, M, 4, 3, programs_per_sm=per_sm, evict_first=True)
+        config = LaunchConfig("fused", 64, 64, M, 4, 3)
         for d in range(512, 8193, 128):
-            setting = problem(d)
-            waiting = in_flight(config, setting, T, per_sm)
-            found[label].append((d, second_reading(waiting, USABLE * setting.l2_bytes)))
+            hit = launch_traffic("forward", config, problem(d), T, per_sm, "inference").hit
+            found[label].append((d, hit or 0.0))
     return found
 
 

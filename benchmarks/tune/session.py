@@ -21,7 +21,7 @@ from adapter_fast.profiler.clock import Spread
 
 GROUP = 4  # candidates whose graphs are alive at a time in the coarse round, beside the rules' own
 ROUNDS = (3, 10)  # of the coarse and of the fine round, two samples each
-# Elements of x in a check against float64: few, unless a persistent program would then have one tile only.
+# Elements of x in a check against float64: few, unless a queue's program would then have one tile only.
 FEW, MANY = 2**25, 2**27
 
 Tiles = Mapping[int, LaunchConfig]
@@ -236,7 +236,7 @@ def usable(config: LaunchConfig, problem: Problem) -> bool:
 
 
 def checked_tokens(config: LaunchConfig, problem: Problem, T: int) -> int:
-    """How many tokens a candidate is checked on: ragged, and enough for programs that take tile after tile."""
-    loops = problem.sms * config.BLOCK_T * max(1, config.programs_per_sm) * 5 // 4
+    """How many tokens a candidate is checked on: ragged, and enough for a queue's programs to take tile after tile."""
+    loops = problem.sms * config.BLOCK_T * config.programs_per_sm * 5 // 4
     T = min(T, MANY // problem.D, max(FEW // problem.D, loops))
     return T - min(37, T // 4)
