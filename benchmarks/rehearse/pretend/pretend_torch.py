@@ -14,9 +14,9 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-GPUS = {  # name, multiprocessors, bytes of L2, bytes of memory
-    "h100": ("NVIDIA H100 80GB HBM3", 132, 50 * 2**20, 80 * 2**30),
-    "h200": ("NVIDIA H200", 132, 60 * 2**20, 141 * 2**30),
+GPUS = {  # name, under which no result passes for a measured one; multiprocessors, bytes of L2, bytes of memory
+    "h100": ("Rehearsed H100 80GB HBM3", 132, 50 * 2**20, 80 * 2**30),
+    "h200": ("Rehearsed H200", 132, 60 * 2**20, 141 * 2**30),
 }
 LARGE = 2**16  # elements from which an operation is not computed
 
@@ -41,7 +41,7 @@ def change(torch: Any) -> None:
     torch.Tensor.record_stream = lambda self, stream: None
     torch.equal = lambda one, other: one.shape == other.shape
     torch.Tensor.equal = torch.equal
-    torch.isfinite = lambda values: torch.ones(values.shape, dtype=torch.bool)
+    torch.isfinite = lambda values: torch.ones((), dtype=torch.bool).expand(values.shape)
     torch.Tensor.isfinite = torch.isfinite
 
     def assert_close(actual: Any, expected: Any, **_: Any) -> None:
@@ -66,8 +66,8 @@ def change(torch: Any) -> None:
             return func(*map(on_host, args), **kwargs)
 
     aten = torch.ops.aten
-    must_run = {aten.resize_, aten.set_, aten._local_scalar_dense, aten.item}
-    factories = {aten.randn, aten.rand, aten.randint, aten.randperm, aten.zeros, aten.ones, aten.full}
+    must_run = {aten.resize_, aten.set_, aten._local_scalar_dense, aten.item, aten.all, aten.any}
+    factories = {aten.randn, aten.rand, aten.randint, aten.zeros}
 
     def empty(like: Any, on: str) -> Any:
         whole = not (like.dtype.is_floating_point or on == "meta")  # integers may be indices: none out of range
@@ -78,6 +78,8 @@ def change(torch: Any) -> None:
     class Idle(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
+            if not func.is_view:
+                state.ran(str(func))
             tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
             packet = func.overloadpacket
             if not tensors and packet in factories:
@@ -190,7 +192,7 @@ def change(torch: Any) -> None:
 
         wait_stream = wait_event = synchronize
 
-    state = SimpleNamespace(stream=Stream(), capturing=False)
+    state = SimpleNamespace(stream=Stream(), capturing=False, ran=lambda name: None)
 
     class CUDAGraph:
         def __init__(self, *_: Any, **__: Any) -> None:
@@ -219,6 +221,43 @@ def change(torch: Any) -> None:
                 yield
             finally:
                 into.capture_end()
+
+    profile = torch.profiler.profile
+    cuda_activity = torch.profiler.ProfilerActivity.CUDA
+
+    class Profile:
+        """What a profiler of the GPU alone sees: an event a launch, Triton's and those of PyTorch's operations."""
+
+        def __new__(cls, *args: Any, activities: Any = None, **kwargs: Any) -> Any:
+            if list(activities or ()) != [cuda_activity]:
+                rest = [one for one in activities if one != cuda_activity] if activities else None
+                return profile(*args, activities=rest, **kwargs)
+            return super().__new__(cls)
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.names: list[str] = []
+
+        def __enter__(self) -> Any:
+            import triton
+
+            state.ran = self.names.append
+            triton.knobs.runtime.launch_enter_hook.add(self._launched)
+            return self
+
+        def __exit__(self, *_: Any) -> None:
+            import triton
+
+            state.ran = lambda name: None
+            triton.knobs.runtime.launch_enter_hook.remove(self._launched)
+
+        def _launched(self, metadata: Any) -> None:
+            self.names.append(metadata.get()["name"])
+
+        def events(self) -> list[Any]:
+            kind = torch.autograd.DeviceType.CUDA
+            return [SimpleNamespace(name=name, device_type=kind, device_time_total=1.0) for name in self.names]
+
+    torch.profiler.profile = Profile
 
     properties = SimpleNamespace(
         name=name, major=9, minor=0, multi_processor_count=multiprocessors, L2_cache_size=l2, total_memory=memory,
