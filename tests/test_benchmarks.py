@@ -629,6 +629,28 @@ def test_ncu_without_figures_is_an_error(text):
         ncu.parse(text)
 
 
+def test_ncu_keeps_what_it_has_where_a_case_fails_or_does_not_end(tmp_path, monkeypatch, capsys):
+    ran = []
+
+    def tool(order, timeout, **_):
+        ran.append(order[-1])
+        if len(ran) == 2:
+            raise subprocess.TimeoutExpired("ncu", timeout)
+        return subprocess.CompletedProcess(order, 0, NCU if len(ran) == 1 else "", "no permission")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(ncu.shutil, "which", lambda name: name)
+    monkeypatch.setattr(ncu, "provenance", lambda device: {"device": "NVIDIA H100"})
+    monkeypatch.setattr(ncu.subprocess, "run", tool)
+    assert ncu.main(["--timeout", "7", "--output", str(tmp_path)]) == 1
+    assert len(ran) == 3
+    [kept] = json.loads((tmp_path / "nvidia-h100/ncu.json").read_text())
+    assert kept["case"] == "T16384-d768-m64-bfloat16" and kept["registers"] == 128
+    told = capsys.readouterr()
+    assert "T16384-d768-m64-bfloat16  bottleneck_forward_kernel" in told.out
+    assert "not done after 7.0 s" in told.err and "ncu gave no figures: no permission" in told.err
+
+
 def test_ncu_leaves_the_clocks_alone():
     line = ncu.command("ncu", Case(16, 32, 8, dtype=torch.bfloat16))
     assert line[line.index("--clock-control") + 1] == "none"
