@@ -588,7 +588,9 @@ def test_the_cases_rounds_and_parts_asked_for(tmp_path, monkeypatch):
     assert invoke(*words, "--case", "four").output.splitlines()[-1] == (
         "Error: --case must name cases out of one, two, three, got 'four'"
     )
-    # Rows of the other cases are not a suite's, and go nowhere by themselves.
+    assert invoke(*words[:-4], "--case", "two", "--no-plots").exit_code == 0
+    assert [row.case for row in read_rows(path)] == ["two", "one", "three"]
+    # Rows of some cases are no whole suite, and go nowhere by themselves.
     monkeypatch.setattr("adapter_fast.benchmarks.provenance.RESULTS", tmp_path / "checkout")
     assert invoke("--device", "cpu", "--suite", "op", "--case", "one", "--no-plots").exit_code == 0
     assert not (tmp_path / "checkout").exists()

@@ -266,6 +266,6 @@ def test_the_options(tmp_path, capsys, monkeypatch):
 
 def test_a_carried_cache_is_unpacked_where_there_is_one(tmp_path, monkeypatch):
     monkeypatch.setattr(quarter, "CARRIED", tmp_path / "cache.tar.xz")
-    assert "--unpack" not in quarter.compiling(9).command
+    assert "--unpack" not in quarter.compiling("first").command
     quarter.CARRIED.touch()
-    assert quarter.compiling(9).command[-2:] == ["--unpack", str(quarter.CARRIED)]
+    assert quarter.compiling("first").command[-2:] == ["--unpack", str(quarter.CARRIED)]
