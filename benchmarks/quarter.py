@@ -3,6 +3,7 @@
     python -m benchmarks.quarter first --output DIR        330 s: is it right, how long does it take
     python -m benchmarks.quarter second --output DIR       400 s: what failed again, tiles, forms, counters
     python -m benchmarks.quarter first --list              the steps, and run nothing
+    python -m benchmarks.quarter first --keep FILE         results of a run's FILE, into benchmarks/results
 
 Every step is a process group of its own: one that fails, hangs or poisons its CUDA context ends alone. What is known is
 written after every step: DIR/PART.json (steps, their outcomes, their results) and DIR/PART.log.xz, two files. Needs no
@@ -334,6 +335,24 @@ def _end(process: subprocess.Popen) -> None:
             continue
 
 
+def keep(file: Path, results: Path) -> list[Path]:
+    """The results in a part's JSON into files of their own below `results`, rows in place of those they are of."""
+    from adapter_fast.benchmarks.rows import Row, merge, read_rows, write_rows
+    from adapter_fast.benchmarks.suites import SUITES
+
+    written = []
+    for name, records in json.loads(file.read_text("utf-8"))["results"].items():
+        path = results / name.removeprefix("results/")
+        if not name.startswith("results/") or not isinstance(records, list):
+            continue
+        if path.stem in SUITES:
+            rows, old = [Row(**record) for record in records], read_rows(path) if path.exists() else []
+            written.append(write_rows(merge(old, rows, list(dict.fromkeys(row.case for row in rows))), path))
+        else:
+            written.append(write_whole(path, json.dumps(records, indent=1) + "\n"))
+    return written
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a part; the exit code, 1 where a step failed."""
     parser = argparse.ArgumentParser(
@@ -344,7 +363,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="for the whole part  [default: 330 and 400]")
     parser.add_argument("--only", nargs="+", metavar="STEP", help="these steps alone")
     parser.add_argument("--list", action="store_true", help="name the steps and run nothing")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="write its results to benchmarks/results, no more")
     options = parser.parse_args(arguments)
+    if options.keep:
+        from adapter_fast.benchmarks.provenance import RESULTS
+
+        print("\n".join(f"wrote {path}" for path in keep(options.keep, RESULTS)))
+        return 0
     make, seconds = PARTS[options.part]
     steps = make(options.output.resolve())
     names = [step.name for step in steps]

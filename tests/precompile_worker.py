@@ -2,6 +2,7 @@
 
     python precompile_worker.py fill JOBS     one call's launches, and one that does not compile
     python precompile_worker.py call          the same call through Triton's own dispatch
+    python precompile_worker.py main ...      the command, as if the campaign were that call
     python precompile_worker.py lists         how many launches the lists have, and which tests' shapes
 
 Prints JSON.
@@ -50,6 +51,11 @@ def calls():
         return {"launched": len(launched), "hits": sum(hits), "misses": len(hits) - sum(hits)}
 
 
+def command(words):
+    precompile.campaign = lambda gpu, part: iter([CALL])
+    return {"code": precompile.main(words)}
+
+
 def lists():
     gpu = Gpu()
     with as_if_on(gpu):
@@ -67,5 +73,10 @@ def lists():
 
 
 if __name__ == "__main__":
-    told = {"fill": lambda: fill(int(sys.argv[2])), "call": calls, "lists": lists}[sys.argv[1]]()
-    print(json.dumps(told))
+    modes = {
+        "fill": lambda: fill(int(sys.argv[2])),
+        "main": lambda: command(sys.argv[2:]),
+        "call": calls,
+        "lists": lists,
+    }
+    print(json.dumps(modes[sys.argv[1]]()))

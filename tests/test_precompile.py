@@ -21,9 +21,9 @@ WORKER = Path(__file__).with_name("precompile_worker.py")
 KERNELS = ["bottleneck_dx_kernel", *["bottleneck_forward_kernel"] * 2, "reduce_kernel", "weight_grad_kernel"]
 
 
-def ask(what, cache, *words):
+def ask(what, cache, *words, **settings):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TRITON_", "ADAPTER_FAST_"))}
-    environment |= {"TRITON_CACHE_DIR": str(cache), "TRITON_STORE_BINARY_ONLY": "1"}
+    environment |= {"TRITON_CACHE_DIR": str(cache), "TRITON_STORE_BINARY_ONLY": "1"} | settings
     order = [sys.executable, str(WORKER), what, *words]
     done = subprocess.run(order, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -47,6 +47,18 @@ def test_a_call_compiles_nothing_after_it_and_the_cache_can_be_carried(tmp_path)
     # Triton writes absolute paths.
     cache.rename(tmp_path / "elsewhere")
     assert ask("call", tmp_path / "elsewhere")["hits"] == 0
+
+
+def test_the_command_packs_on_one_machine_and_unpacks_on_another(tmp_path):
+    cache, packed, result = tmp_path / "cache", str(tmp_path / "packed.tar.xz"), tmp_path / "result.json"
+    words = ("first", "--cache", str(cache), "--jobs", "2")
+    assert ask("main", "elsewhere", *words, "--pack", packed, RESULT=str(result)) == {"code": 0}
+    told = json.loads(result.read_text())
+    assert (told["found"], told["compiled"], told["failed"], told["arch"]) == (0, 5, 0, "sm_90")
+    cache.rename(tmp_path / "gone")
+    assert ask("main", "elsewhere", *words, "--unpack", packed, RESULT=str(result)) == {"code": 0}
+    told = json.loads(result.read_text())
+    assert (told["found"], told["compiled"]) == (5, 0)
 
 
 def test_the_lists_have_every_kernel_and_all_that_is_compiled_ahead_of_time(tmp_path):

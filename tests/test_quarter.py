@@ -13,6 +13,7 @@ import pytest
 
 from adapter_fast.benchmarks import quarter
 from adapter_fast.benchmarks.quarter import PARTS, Campaign, Step, expected, main
+from adapter_fast.benchmarks.rows import NAMES, read_rows
 from adapter_fast.benchmarks.suites import benches
 
 ROOT = Path(__file__).parents[1]
@@ -262,6 +263,22 @@ def test_the_options(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["first", "--only", "smoek"])
     assert "--only must name steps out of left out; taken, got 'smoek'" in capsys.readouterr().err
+
+
+def test_results_come_into_their_files_and_leave_other_rows(tmp_path, capsys, monkeypatch):
+    row = dict.fromkeys(NAMES) | {"suite": "op", "provider": "fused", "phase": "forward", "mode": "eager"}
+    results = tmp_path / "kept"
+    monkeypatch.setattr("adapter_fast.benchmarks.provenance.RESULTS", results)
+    for part, us, cases in (("first", 1.0, ("a", "b")), ("second", 2.0, ("b", "c"))):
+        rows = [row | {"case": case, "us_p50": us} for case in cases]
+        known = {"results/nvidia/op.json": rows, "results/nvidia/ncu.json": [us], "smoke": [1], "half": None}
+        (tmp_path / f"{part}.json").write_text(json.dumps({"results": known | {"results/nvidia/model.json": None}}))
+        assert main([part, "--keep", str(tmp_path / f"{part}.json")]) == 0
+    assert sorted(path.name for path in results.rglob("*.json")) == ["ncu.json", "op.json"]
+    kept = {one.case: one.us_p50 for one in read_rows(results / "nvidia/op.json")}
+    assert kept == {"a": 1.0, "b": 2.0, "c": 2.0}
+    assert json.loads((results / "nvidia/ncu.json").read_text()) == [2.0]
+    assert capsys.readouterr().out.count("wrote ") == 4
 
 
 def test_a_carried_cache_is_unpacked_where_there_is_one(tmp_path, monkeypatch):
