@@ -29,7 +29,7 @@ from typing import Any
 
 from adapter_fast.profiler.files import write_whole
 
-CACHE = Path("/tmp/adapter_fast")  # the same path where it was filled: Triton writes absolute paths into its cache
+CACHE = Path("/tmp/adapter_fast-cache")  # the same path where it was filled: Triton writes absolute paths into its cache
 CARRIED = Path("build/triton-cache.tar.xz")  # what python -m benchmarks.precompile --pack wrote elsewhere
 LINES = 12  # of a step's output that the report keeps
 LOG_BYTES = 400_000  # of a step's output that the log keeps
