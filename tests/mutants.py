@@ -182,12 +182,20 @@ MUTANTS = [
         "interpreter and 130-100-128 and dtype1",
     ),
     Mutant(
-        "db_up summed once for each tile of the bottleneck",
+        "db_up from all sixteen columns of its product",
         "kernels/backward.py",
-        "sums += tl.sum(dy, axis=1)[:, None]",
-        "sums += tl.cdiv(M, 8) * tl.sum(dy, axis=1)[:, None]",
+        "tl.sum(tl.where(tl.arange(0, 16)[None, :] == 0, sums, 0.0), axis=1)",
+        "tl.sum(sums, axis=1)",
         GRADCHECK,
         "interpreter and gelu-x-True",
+    ),
+    Mutant(
+        "db_up in 16 bits from the last tile of tokens alone",
+        "kernels/backward.py",
+        "tl.dot(dy, ones.to(dy.dtype), sums, out_dtype=ACC_DTYPE)",
+        "tl.dot(dy, ones.to(dy.dtype), out_dtype=ACC_DTYPE)",
+        SHAPES,
+        "interpreter and 130-100-128 and dtype2",
     ),
     Mutant(
         "no gradient for a separate residual",
