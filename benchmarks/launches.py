@@ -44,9 +44,7 @@ PHASES = {
     "weight_grad_kernel": "weight_grad",
     "reduce_kernel": "reduce",
     "expand_kernel": "expand",
-    "resident_forward_kernel": "forward",
     "bottleneck_sliced_kernel": "forward",
-    "backward_queue_kernel": "queue",
 }
 
 

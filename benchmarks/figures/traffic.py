@@ -82,23 +82,21 @@ def forms() -> dict[str, dict[str, list[Traffic]]]:
     tiles: dict[str, LaunchConfig] = {"forward": LaunchConfig("split", 64, 64, M, 4, 3)}
     tiles["expand"] = LaunchConfig("split", 64, 128, 64, 4, 3)
     two = {"dx": narrow, "weight_grad": grads}
-    queue = {"queue": LaunchConfig("queue", 64, 64, M, 4, 2, programs_per_sm=1)}
 
     def one(phase: Phase, config: LaunchConfig, mode: Any = "inference", d: int = D) -> list[Traffic]:
         return [launch_traffic(phase, config, problem(d), T * D // d, 4, mode)]
 
     def run(direction: Direction, choice: Mapping[str, LaunchConfig]) -> list[Traffic]:
         mode: Any = "inference" if direction == "forward" else "speed"
-        return chain(direction, problem(), T, lambda *_: 4, mode, choose=lambda phase, _: choice.get(phase))
+        return chain(direction, problem(), T, lambda *_: 4, mode, choose=lambda phase, _: choice[phase])
 
     return {
         "forward": {
             "split, two launches": run("forward", tiles),
             "fused, d 8192: x outgrows the cache": one("forward", narrow, d=8192),
             "fused": one("forward", narrow),
-            "resident": one("forward", LaunchConfig("resident", 64, 64, M, 4, 2)),
         },
-        "backward": {"dx, then weight gradients": run("backward", two), "queue": run("backward", queue)},
+        "backward": {"dx, then weight gradients": run("backward", two)},
     }
 
 
