@@ -108,9 +108,10 @@ def _cases(
         words += [f"s{options['num_stages']}"] if "num_stages" in options else []
         words += [word for name, word in _SETTINGS.items() if fixed.get(name)]
         words += [
-            _units(size, fixed[f"UNIT_{size}"], fixed[f"BLOCK_{size}"])
+            # Partial sums are reduced in tiles that know nothing of D and M: there 16 bytes need no word either.
+            _units(size, fixed[f"UNIT_{size}"], fixed.get(f"BLOCK_{size}", fixed["UNIT_D"]))
             for size in "DM"
-            if aligned and {f"UNIT_{size}", f"BLOCK_{size}"} <= fixed.keys()
+            if aligned and f"UNIT_{size}" in fixed
         ]
         given = {name: value for name, value in arguments.items() if value is not None}
         anywhere = {param.name for param in fn.params if param.do_not_specialize_on_alignment}
