@@ -292,3 +292,8 @@ def test_a_tuned_table_is_checked():
     for one, other in ((ROW, {"BLOCK_T": 64}), (ROW, {"partial_sums": True}), (slices, {"BLOCK_D": 64})):
         with pytest.raises(ValueError, match="row 1 sums in another order"):
             tuned.parse([one, one | {"tokens": 128} | other], "table")
+
+
+def test_weights_are_not_said_to_be_converted_where_another_dtype_made_the_same_problem():
+    few = [launch.launch_form(torch.device("cpu"), x, torch.float32, 4, 768, 64) for x in (torch.bfloat16, torch.float16)]
+    assert not any("converted" in form for form in few)
