@@ -23,7 +23,7 @@ from .plan import recorded
 from .reduce import launch_reduce
 from .shapes import TOKENS, Phase, Problem
 from .sliced import bottleneck_sliced_kernel
-from .tiles import OPTIONAL_FORMS, select_tiles
+from .tiles import OPTIONAL_FORMS, converted, select_tiles
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 HIDDEN = (768, 1024, 4096)
@@ -112,6 +112,8 @@ def _cases(
         words += [word for name, word in _SETTINGS.items() if fixed.get(name)]
         words += [_units(size, fixed) for size in "DM" if aligned]
         given = {name: value for name, value in arguments.items() if value is not None}
+        read = {_NAMES[value.dtype] for name, value in given.items() if name.startswith("w_")}
+        words += ["converted"] if read - {w_dtype} else []
         anywhere = {param.name for param in fn.params if param.do_not_specialize_on_alignment}
         yield AotCase(
             name=" ".join(word for word in words if word),
@@ -143,32 +145,37 @@ def _launches(dtypes: tuple[str, str, str], problem: Problem) -> Iterator[AotCas
     x_dtype, w_dtype, precision = dtypes
     T, D, M, aligned = problem.tokens, problem.D, problem.M, problem.aligned
     x, dy = _tensor(x_dtype, T, D, aligned=aligned), _tensor(x_dtype, T, D, aligned=aligned)
-    shapes = {"w_down": (M, D), "b_down": (M,), "w_up": (D, M), "b_up": (D,)}
-    # Biases are copied where they start anywhere (ops/layout.py).
-    weights = {n: _tensor(w_dtype, *shape, aligned=aligned or n[0] == "b") for n, shape in shapes.items()}
-    w_down, b_down, w_up, _ = weights.values()
     h = _tensor(x_dtype, T, M)
 
-    config = select_tiles("forward", problem)
+    def weights(setting: Problem) -> tuple[torch.Tensor, ...]:
+        """As ops/launch.py hands them on: copies, of weights in another dtype and of biases, are aligned."""
+        dtype, at = (w_dtype, aligned) if setting == problem else (x_dtype, True)
+        w_down, w_up = _tensor(dtype, M, D, aligned=at), _tensor(dtype, D, M, aligned=at)
+        return w_down, _tensor(w_dtype, M), w_up, _tensor(w_dtype, D)
+
+    setting = converted("forward", problem)
+    config = select_tiles("forward", setting)
     # Where its programs cannot wait for each other the sliced form is two launches, as for a device of -1.
     for device in (0, -1) if config.form == "sliced" else (0,):
-        forward = partial(launch_forward, x, *weights.values(), x, "gelu", 1.0, True, True, False)
-        yield from _cases("forward", config.form, dtypes, aligned, partial(forward, replace(problem, device=device)))
+        forward = partial(launch_forward, x, *weights(setting), x, "gelu", 1.0, True, True, False)
+        yield from _cases("forward", config.form, dtypes, aligned, partial(forward, replace(setting, device=device)))
 
+    setting = converted("backward", problem)
+    w_down, b_down, w_up, _ = weights(setting)
     modes: tuple[tuple[Phase, dict[str, Any]], ...] = (("dx", {"slope": h}), ("dx_z", {"z": h}), ("dx_x", {"x": x}))
     for phase, mode in modes:
-        config = select_tiles(phase, problem)
+        config = select_tiles(phase, setting)
         read = {"x": None, "slope": None, "z": None} | mode
         settled = {"w_down": w_down, "b_down": b_down, "w_up": w_up, "add_dy": True, "activation": "gelu", "scale": 1.0}
         settled |= {"need_dx": True, "save_h": phase != "dx", "need_b_down": True}
-        call = partial(launch_dx, dy, **read, **settled, save_dz=True, problem=problem)
+        call = partial(launch_dx, dy, **read, **settled, save_dz=True, problem=setting)
         yield from _cases(phase, config.form, dtypes, aligned, call)
         # The weights themselves are not read in the next: their dtype does not matter.
-        grads = partial(launch_weight_grad, dy, x, h, h, M, True, problem)
+        grads = partial(launch_weight_grad, dy, x, h, h, M, True, setting)
         yield from _cases("weight_grad", "fused", (x_dtype, x_dtype, precision), aligned, grads)
         with recorded():
             sums = call()[-1], *grads()
-        yield from _reduce(dtypes, problem, *sums)
+        yield from _reduce(dtypes, setting, *sums)
 
 
 def _reduce(

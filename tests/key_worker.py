@@ -157,8 +157,8 @@ def aot():
         cases[case.fn.__name__, told, str(case.options)] = case.name
     launched, of_speed = set(), {}
     forms = ("", *tiles.OPTIONAL_FORMS)
-    grid = product(aot_cases.DTYPES, aot_cases.BOTTLENECKS, (True, False), tiles.TOKENS, aot_cases.HIDDEN, forms)
-    for (x_dtype, w_dtype, precision), m, aligned, tokens, d, form in grid:
+    grid = product(aot_cases.DTYPES, aot_cases.SHAPES, tiles.TOKENS, forms)
+    for (x_dtype, w_dtype, precision), (d, m, aligned), tokens, form in grid:
         if form and (not aligned or x_dtype == "fp32"):
             continue  # no optional form there
         layout = "dense" if aligned else "off"

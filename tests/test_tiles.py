@@ -268,7 +268,7 @@ def test_why_there_are_two_launches(measured):
     assert phrase(768, 512) == "two launches for forward and dx at m = 512: a fused tile of that width does not fit"
     by_model = "by the model of traffic they move less than one, which is not measured yet"
     assert phrase(768, 200) == f"two launches for forward and dx at m = 200: {by_model}"
-    assert phrase(768, 256, dtype=torch.float32).startswith("two launches for forward and dx at m = 256: a fused tile")
+    assert phrase(770, 256).startswith("two launches for forward and dx at m = 256: a fused tile")
     measured(FUSED | {"M": 256, "form": "split", "BLOCK_M": 128, "partial_sums": False})
     two = "two launches for forward at m = 256: measured; two launches for dx at m = 256: by the model"
     assert phrase(768, 256).startswith(two)
@@ -292,3 +292,8 @@ def test_a_tuned_table_is_checked():
     for one, other in ((ROW, {"BLOCK_T": 64}), (ROW, {"partial_sums": True}), (slices, {"BLOCK_D": 64})):
         with pytest.raises(ValueError, match="row 1 sums in another order"):
             tuned.parse([one, one | {"tokens": 128} | other], "table")
+
+
+def test_weights_are_not_said_to_be_converted_where_another_dtype_made_the_same_problem():
+    few = [launch.launch_form(torch.device("cpu"), x, torch.float32, 4, 768, 64) for x in (torch.bfloat16, torch.float16)]
+    assert not any("converted" in form for form in few)

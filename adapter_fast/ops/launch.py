@@ -143,7 +143,7 @@ def launch_form(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dt
         for phase, config in chosen.items()
         if config.form in tiles.OPTIONAL_FORMS
     ]
-    converting = [name for name in ("forward", "backward") if tiles.converted(name, given) is not given]
+    converting = [name for name in ("forward", "backward") if tiles.converted(name, given) != given]
     if converting:
         phrases.append(f"weights converted once a call in the {' and the '.join(converting)}")
     return "; ".join(phrases)
