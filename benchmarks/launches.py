@@ -24,15 +24,16 @@ from typing import Any
 import torch
 
 from adapter_fast import fused_adapter, reference_adapter
-from adapter_fast.benchmarks.cases import DTYPES, name_of
+from adapter_fast.benchmarks.cases import DTYPES, name_of, shape_of
 from adapter_fast.benchmarks.op_contender import input_sets
 from adapter_fast.benchmarks.provenance import provenance
-from adapter_fast.benchmarks.traffic import Machine, chain, describe, estimated_programs, predicted_us
-from adapter_fast.kernels.shapes import LaunchConfig, Problem, bucket
+from adapter_fast.benchmarks.traffic import Direction, Machine, chain, describe, estimated_programs, predicted_us
+from adapter_fast.benchmarks.tune import table
+from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem, bucket
 from adapter_fast.kernels.tiles import forced, select_tiles
-from adapter_fast.profiler.clock import event_timer
+from adapter_fast.profiler.clock import Spread, event_timer
 from adapter_fast.profiler.files import write_whole
-from adapter_fast.profiler.roofline import measure_ceilings
+from adapter_fast.profiler.roofline import Ceilings, floor_us, measure_ceilings
 from adapter_fast.testing import INPUTS, Case, call
 
 KEY = ("16384,768,64", "16384,1024,64", "16384,4096,64", "65536,1024,64", "16384,1024,256", "128,1024,64")
@@ -43,6 +44,7 @@ PHASES = {
     "weight_grad_kernel": "weight_grad",
     "reduce_kernel": "reduce",
     "expand_kernel": "expand",
+    "bottleneck_sliced_kernel": "forward",
 }
 
 
@@ -118,12 +120,49 @@ def this_gpu(case: Case) -> Problem:
     return replace(found, tokens=bucket(case.T))
 
 
+SHARED_BYTES = 200 * 2**10  # of a program: with more none fits beside what the compiler itself takes
+
+
 def sweep(case: Case) -> Iterator[dict[str, LaunchConfig]]:
-    """Tiles of the forward and dx around the rules' own: rows and warps, stages, columns."""
+    """Tiles of the forward and dx: rows and warps, columns, stages; the rules' own first."""
     base = {phase: select_tiles(phase, this_gpu(case)) for phase in ("forward", "dx")}
-    for (rows, warps), stages, columns in product(((64, 4), (128, 8), (128, 4)), (2, 3, 4), (64, 128)):
+    yield base
+    for (rows, warps), columns, stages in product(((64, 4), (64, 8), (128, 8), (128, 4)), (64, 128, 256), (3, 4, 2, 5)):
+        m = base["forward"].BLOCK_M
+        accumulated = rows * (columns + m) // (32 * warps)  # registers a thread for both sums
+        if stages * (rows + m) * columns * 2 > SHARED_BYTES or accumulated > 160:
+            continue
         tiles = {"BLOCK_T": rows, "BLOCK_D": columns, "num_warps": warps, "num_stages": stages}
         yield {phase: replace(one, **tiles) for phase, one in base.items()}
+
+
+def same_bits(case: Case, choices: Mapping[str, LaunchConfig], expected: list[torch.Tensor]) -> bool:
+    """Whether these tiles sum a row as the first choice did: y and dx of the first inputs."""
+    one = input_sets(case)[0]
+    with forced(**choices):
+        y = call(fused_adapter, case, one.tensors)
+        found = [y.detach(), torch.autograd.grad(y, one.leaves[0], one.dy)[0]]
+    if not expected:
+        expected.extend(found)
+    return all(torch.equal(value, right) for value, right in zip(found, expected))
+
+
+def tuned_rows(case: Case, tried: list[tuple[dict[str, LaunchConfig], list[dict]]], origin: dict) -> list[table.Row]:
+    """Rows of kernels/tuned/<arch>.json for the fastest tiles of each phase, where they beat the rules' own by 2 %."""
+    rows: list[table.Row] = []
+    problem = this_gpu(case)
+    ceilings = Ceilings(origin["copy_gbps"], origin["tflops"])
+    kept = {key: origin[key] for key in ("device", "torch", "triton", "commit", "date")}
+    directions: dict[Phase, Direction] = {"forward": "forward", "dx": "backward"}
+    for phase, direction in directions.items():
+        times = {choices[phase]: row for choices, found in tried for row in found if row["launch"] == phase}
+        own, best = next(iter(times)), min(times, key=lambda config: times[config]["us_p50"])
+        chosen = best if times[best]["us_p50"] < 0.98 * times[own]["us_p50"] else own
+        mine, theirs = (Spread(*(times[one][f"us_p{n}"] for n in (20, 50, 80, 80, 80))) for one in (chosen, own))
+        least = floor_us(shape_of(case), direction, ceilings)
+        measures = (mine, (own, theirs), least, ceilings.copy_gbps, len(times), kept)
+        rows.append(table.made(phase, problem, chosen, *measures))
+    return rows
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -137,24 +176,37 @@ def main(arguments: list[str] | None = None) -> int:
     origin = provenance("cuda") | {"copy_gbps": ceilings.copy_gbps, "tflops": ceilings.tflops, "tree": options.tree}
     print(f"{origin['device']}: copy {ceilings.copy_gbps:.0f} GB/s, {ceilings.tflops:.0f} TFLOP/s {options.tree}")
     rows: list[dict[str, Any]] = []
+    measured: list[table.Row] = []
     for words in options.case or KEY:
         case = case_of(words)
         tried = list(sweep(case))[options.share[0] :: options.share[1]] if options.sweep else [{}]
+        done: list[tuple[dict[str, LaunchConfig], list[dict]]] = []
+        bits: list[torch.Tensor] = []
         for choices in tried:
             try:
+                right = not choices or same_bits(case, choices, bits)
                 found = rows_of(case, machine, choices)
             except Exception as error:  # a choice that does not compile or fit is told, the others go on
                 print(f"{name_of(case)} {describe(choices.get('forward'))}: {type(error).__name__}: {str(error)[:150]}")
                 continue
             forms = {"choices": {phase: asdict(one) for phase, one in choices.items()}} if choices else {}
             rows += [row | forms | origin for row in found]
+            if right and choices:
+                done.append((choices, found))
             if options.sweep:
                 text = "  ".join(f"{r['launch']} {r['us_p50']:.1f}" for r in found if r["launch"] in ("forward", "dx"))
-                print(f"{name_of(case):28s} {describe(choices['forward']):42s} {text}", flush=True)
+                print(
+                    f"{name_of(case):28s} {describe(choices['forward']):32s} {text}{'' if right else '  other bits'}",
+                    flush=True,
+                )
             else:
                 for r in found:
                     guess = "" if r["predicted_us"] is None else f"predicted {r['predicted_us']:8.1f}"
                     print(f"{r['case']:28s} {r['launch']:60s} {r['us_p50']:8.1f} µs {guess} {r['tiles']}", flush=True)
+        if options.tuned and done and done[0][0] == tried[0]:
+            new = tuned_rows(case, done, origin)
+            measured += new
+            table.write(options.tuned, measured)
         if options.peers:
             times = profiled(reference_adapter, case)
             total = sum(sum(taken) for taken in times.values()) / CALLS
@@ -189,6 +241,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sweep", action="store_true", help="tiles of the forward and dx around the rules' own")
     parser.add_argument(
         "--share", type=_share, default=(0, 1), metavar="I/N", help="every Nth tile choice from the Ith"
+    )
+    parser.add_argument(
+        "--tuned", type=Path, metavar="FILE", help="with --sweep: write the fastest tiles as a tuned table"
     )
     parser.add_argument("--peers", action="store_true", help="the sum of eager PyTorch's launches too")
     parser.add_argument("--tree", default="", help="a word for the rows, where two checkouts are compared")

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from adapter_fast.benchmarks.quarter import CACHE, FORMS
+from adapter_fast.benchmarks.quarter import CACHE
 from adapter_fast.checks import ACTIVATIONS, MEMORY_MODES
 from adapter_fast.profiler.errors import first_line
 from adapter_fast.profiler.files import write_whole
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 RESIDUALS: tuple[Literal["x", "tensor", "none"], ...] = ("x", "tensor", "none")
-PHASES: tuple[Phase, ...] = ("forward", "dx", "dx_z", "dx_x", "expand", "weight_grad", "queue")
+PHASES: tuple[Phase, ...] = ("forward", "dx", "dx_z", "dx_x", "expand", "weight_grad")
 # Of tests/test_gpu.py, whose shapes are not at hand here: (T, d) and m of the error budgets.
 TESTED = ((1, 768), (127, 1000), (2048, 768), (1000, 4096)), (8, 16, 33, 64, 100, 256, 300, 512)
 TESTED_32 = ((1, 768), (127, 1000), (2048, 768), (300, 4096)), (8, 64, 100, 256, 300)
@@ -60,7 +60,6 @@ class Gpu:
 
     arch: str = "sm_90"
     sms: int = 132
-    l2_bytes: int = 50 * 2**20
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,9 @@ def campaign(gpu: Gpu, part: str = "second") -> Iterator[Call]:
     yield from map(Call, tested())
     for (T, d), m in product(*TESTED_32):
         yield Call(Case(T, d, m, FP32), precision="high")  # at "highest" PyTorch computes
-    for form, T, memory, kind in product(FORMS, (1, 77, 20001), MEMORY_MODES, (None, FP32)):
-        yield Call(Case(T, 1024, 64, BF16, kind, residual="tensor"), memory, form)
-    for form in FORMS:
-        yield Call(Case(20000, 1024, 64, BF16), form=form)
-        yield Call(Case(64, 1024, 64, BF16), form=form)
+    for T, memory, kind in product((1, 77, 20001), MEMORY_MODES, (None, FP32)):
+        yield Call(Case(T, 1024, 64, BF16, kind, residual="tensor"), memory, "sliced")
+    yield Call(Case(64, 1024, 64, BF16), form="sliced")
     if part == "first":
         return
     for case in (case for case in key if (case.d, case.m) == (1024, 64)):
@@ -122,13 +119,12 @@ def tile_choices(gpu: Gpu) -> list[tuple[int, int, int, dict[str, LaunchConfig]]
     from adapter_fast.kernels.tiles import select_tiles
 
     found: dict[Any, int] = {}
-    forms = ((), ("sliced", "queue"), ("resident",))
-    grid = product((768, 1024, 4096), (16, 32, 64, 128, 256, 512), TOKENS, (2, 4), forms)
+    grid = product((768, 1024, 4096), (16, 32, 64, 128, 256, 512), TOKENS, (2, 4), ((), ("sliced",)))
     for d, m, tokens, weight_bytes, optional in grid:
-        on = {"arch": gpu.arch, "sms": gpu.sms, "l2_bytes": gpu.l2_bytes, "device": 0}
+        on = {"arch": gpu.arch, "sms": gpu.sms, "device": 0}
         problem = Problem(d, m, 2, weight_bytes, "ieee", tokens=tokens, optional=optional, **on)
-        chosen = [(phase, config) for phase in PHASES if (config := select_tiles(phase, problem)) is not None]
-        found.setdefault((m, weight_bytes, tuple(chosen)), d)
+        chosen = tuple((phase, select_tiles(phase, problem)) for phase in PHASES)
+        found.setdefault((m, weight_bytes, chosen), d)
     return [(d, m, weight_bytes, dict(chosen)) for (m, weight_bytes, chosen), d in found.items()]
 
 
@@ -163,8 +159,8 @@ def as_if_on(gpu: Gpu) -> Iterator[None]:
     driver = triton.runtime.driver
     kept = functional.select_backend, ops.INTERPRETED, ops._problem, driver._active
     functional.select_backend = lambda device, dtype: checks.Backend("triton", "compiled ahead of time")
-    ops.INTERPRETED = (gpu.arch, gpu.sms, gpu.l2_bytes)
-    ops._problem = lambda *args: replace(kept[2](*args), device=0, unavailable=())  # type: ignore[assignment]
+    ops.INTERPRETED = (gpu.arch, gpu.sms)
+    ops._problem = lambda *args: replace(kept[2](*args), device=0)  # type: ignore[assignment]
     driver._active = _Driver(gpu)
     try:
         yield
@@ -255,7 +251,7 @@ def gpu_here() -> Gpu | None:
     if not torch.cuda.is_available():
         return None
     found = torch.cuda.get_device_properties(0)
-    return Gpu(f"sm_{found.major}{found.minor}", found.multi_processor_count, found.L2_cache_size)
+    return Gpu(f"sm_{found.major}{found.minor}", found.multi_processor_count)
 
 
 def pack(file: Path, cache: Path) -> None:
@@ -319,7 +315,7 @@ def everything(arch: str) -> list[tuple[Launch, dict[str, Any]]]:
 
     found: list[tuple[Launch, dict[str, Any]]] = []
 
-    def keep(kernel: str, form: str, dtypes: Any, aligned: bool, launch: Callable[[], Any], detail: str = "") -> Any:
+    def keep(kernel: str, form: str, dtypes: Any, aligned: bool, launch: Callable[[], Any]) -> Any:
         with plan.recorded() as made:
             launch()
         found.extend(made)

@@ -29,7 +29,9 @@ from typing import Any
 
 from adapter_fast.profiler.files import write_whole
 
-CACHE = Path("/tmp/adapter_fast")  # the same path where it was filled: Triton writes absolute paths into its cache
+CACHE = Path(
+    "/tmp/adapter_fast-cache"
+)  # the same path where it was filled: Triton writes absolute paths into its cache
 CARRIED = Path("build/triton-cache.tar.xz")  # what python -m benchmarks.precompile --pack wrote elsewhere
 LINES = 12  # of a step's output that the report keeps
 LOG_BYTES = 400_000  # of a step's output that the log keeps
@@ -84,7 +86,6 @@ KEY.insert(3, "T16384-d768-m64-bfloat16-w32")
 # The LoRA paper's Table 1, where fine-tuning and merged LoRA are the bare model: nothing is compiled.
 TABLE_1 = ("fused", "reference", "adapter-l", "bare")
 TABLE_1_CASES = {"1": "b1-s128-m112", "16": "b16-s256-m112", "32": "b32-s512-m5"}
-FORMS = ("sliced", "queue", "resident")
 TESTS = ("-n", "10", "tests/test_gpu.py", "-k", "not compile_fullgraph")
 
 
@@ -101,7 +102,6 @@ def compiling(part: str) -> Step:
 
 def first(output: Path) -> list[Step]:
     """Is it right, and how long does it take: 330 s."""
-    optional = "optional_forms and {0} or same_bits and {0}"
     blocking = {"CUDA_LAUNCH_BLOCKING": "1"}
     warm = bench(None, "op", "--no-autotune", "--rounds", "1", "--provider", "compile")
     table_1 = ("--rounds", "5", *repeated("--provider", TABLE_1))
@@ -116,12 +116,7 @@ def first(output: Path) -> list[Step]:
         Step("tests", 40, 90, gpu_tests(*TESTS)),
         Step("torch.compile, warmed", 40, 75, [*warm, *repeated("--case", KEY[::2])], beside=True),
         Step("torch.compile, warmed too", 40, 75, [*warm, *repeated("--case", KEY[1::2])], beside=True),
-        *[
-            Step(
-                f"form {form}", 35, 45, gpu_tests("tests/test_gpu_forms.py", "-k", optional.format(form)), beside=at > 0
-            )
-            for at, form in enumerate(FORMS)
-        ],
+        Step("form sliced", 35, 45, gpu_tests("tests/test_gpu_forms.py", "-k", "sliced")),
         Step("launches", 17, 30, python("benchmarks.launches", "--peers")),
         Step("op", 85, 100, bench(output, "op", "--no-autotune", "--rounds", "5", *repeated("--case", KEY))),
         # Batch 1 with six contenders and ten rounds: 50 s or less.
@@ -148,16 +143,13 @@ def second(output: Path) -> list[Step]:
         Step("tests", 40, 60, gpu_tests(*TESTS)),
         Step("tile choices", 50, 60, gpu_tests("-n", "10", "tests/test_gpu_forms.py", "-k", "choice or number_of")),
         Step("host", 12, 20, gpu_tests("tests/test_gpu_forms.py", "-k", "the_host")),
-        *[
-            Step(
-                f"form {form}, timed",
-                12,
-                25,
-                python("benchmarks.launches", *shapes, "--case", "128,1024,64"),
-                {"ADAPTER_FAST_KERNELS": form},
-            )
-            for form in FORMS
-        ],
+        Step(
+            "form sliced, timed",
+            12,
+            25,
+            python("benchmarks.launches", *shapes, "--case", "128,1024,64"),
+            {"ADAPTER_FAST_KERNELS": "sliced"},
+        ),
         Step("tiles", 45, 60, sweep),
         Step("op, max-autotune", 60, 80, bench(output, "op", "--rounds", "5", "--case", KEY[1])),
         Step("ncu", 40, 50, python("benchmarks.ncu", "--output", results, "--timeout", "20")),

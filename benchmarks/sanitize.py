@@ -2,7 +2,7 @@
 
 python -m benchmarks.sanitize                    on a GPU with compute-sanitizer; exit code 1 where a tool finds a fault
 python -m benchmarks.sanitize --tool racecheck   one tool
-python -m benchmarks.sanitize --variant queue    only the variants whose names have this word
+python -m benchmarks.sanitize --variant sliced    only the variants whose names have this word
 python -m benchmarks.sanitize --device cpu       the same launches under Triton's interpreter, to rehearse them
 """
 
@@ -75,14 +75,8 @@ def variants(device: str) -> Iterator[Variant]:
     m = 64 if gpu else 16
     partial_sums = LaunchConfig("fused", 64, 64, m, 4, 3, partial_sums=True)
     yield Variant("fused, partial sums", case, choices=(("forward", partial_sums),))
-    resident = LaunchConfig("resident", 64, 64, m, 4, 2)
-    yield Variant("resident", replace(case, d=256 if gpu else 64), choices=(("forward", resident),))
     sliced = LaunchConfig("sliced", 64, 64, m, 4, 1, partial_sums=True)
     yield Variant("sliced", case, choices=(("forward", sliced),))
-    queue = LaunchConfig("queue", 64, 64, m, 4, 2, programs_per_sm=1)
-    many = replace(case, T=2500 if gpu else 70)
-    for memory in ("speed", "balanced", "lean"):
-        yield Variant(f"queue, {memory}", many, memory, choices=(("queue", queue),))
 
 
 def chosen(device: str, words: Sequence[str]) -> list[Variant]:

@@ -5,9 +5,9 @@
 
 With X = T·d, Z = T·m and W = d·m elements in bytes. Inputs are read once and outputs written once, from and to DRAM,
 with cold caches; what is read a second time comes from the L2 cache as far as it can still be there. All times are
-predictions: bytes over given bandwidths, products over a given rate, whichever takes longest, and no launch below a
-given time. Not modelled: latency, a pipeline that drains between two loops, the issue of instructions, and how the
-cache chooses what to evict.
+predictions: bytes over given bandwidths, products over a given rate, the steps that a program makes one after another,
+whichever takes longest, and no launch below a given time. Not modelled: how programs on one multiprocessor slow each
+other down, a pipeline that drains between two loops, and how the cache chooses what to evict.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -29,7 +29,7 @@ from adapter_fast.profiler.roofline import Ceilings, Shape, floor_us
 
 Mode = Literal["inference", "speed", "balanced", "lean"]
 Direction = Literal["forward", "backward"]
-Choose = Callable[[Phase, Problem], "LaunchConfig | None"]
+Choose = Callable[[Phase, Problem], LaunchConfig]
 Programs = Callable[[Phase, LaunchConfig, Problem], int]
 
 # Tensors [T, m] that the forward writes for the backward: h and slope; z; none.
@@ -37,26 +37,37 @@ SAVED: dict[Mode, int] = {"inference": 0, "speed": 2, "balanced": 1, "lean": 0}
 DX_PHASE: dict[Mode, Phase] = {"speed": "dx", "balanced": "dx_z", "lean": "dx_x"}
 # Of the cache, what rows waiting for their second reading can hold: the rest is weights, outputs and bad luck.
 USABLE = 0.7
+MIB = 2**20
+L2_BYTES = {"sm_80": 40 * MIB, "sm_90": 50 * MIB, "sm_100": 126 * MIB, "sm_120": 96 * MIB, "gfx942": 256 * MIB}
 SUM_BYTES = 4  # of an element of a partial sum
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Given, not measured here: GB/s of a copy, GB/s from L2 to all SMs, TFLOP/s of products, least µs of a launch."""
+    """Given, not measured here: GB/s of a copy, GB/s from L2 to all SMs, TFLOP/s of products, least µs of a launch.
+
+    step_us: of one turn of a loop over tiles, in a program that has a multiprocessor to itself. H200, 64-row tiles of
+        d 768 to 4096: 28.1 µs for 32 turns at T = 128; predicted -15 to +12 % of 10 launches with one program a
+        multiprocessor, -25 to -47 % with several.
+    sum_us: of one turn of the loop over partial sums. H200: 4 turns in 8.5 and 9.7 µs; one alone takes 2.7 to 5.5.
+    """
 
     copy_gbps: float = 3000.0
     l2_gbps: float = 5600.0
     tflops: float = 798.0
     launch_us: float = 2.0
+    step_us: float = 0.88
+    sum_us: float = 2.4
 
 
 @dataclass(frozen=True)
 class Traffic:
     """What one launch moves, in bytes, and computes.
 
-    programs: tiles, whether each has a program of its own or not. slots: of dram_write, partial sums that are summed
-    afterwards. reused: of dram_read, what an earlier launch of the same call has touched. hit: share of the second
-    reading that the L2 cache serves; None where nothing is read twice.
+    programs: tiles, each a program's own. steps: turns of its loops that one place on a
+    multiprocessor makes one after another, in all programs that come to it. slots: of dram_write, partial sums that are
+    summed afterwards; rows: how many of them for one result. reused: of dram_read, what an earlier launch of the same
+    call has touched. hit: share of the second reading that the L2 cache serves; None where nothing is read twice.
     """
 
     phase: str
@@ -66,7 +77,9 @@ class Traffic:
     dram_write: int
     l2_read: int
     flops: int
+    steps: int
     slots: int = 0
+    rows: int = 0
     reused: int = 0
     hit: float | None = None
 
@@ -98,9 +111,13 @@ def sizes(problem: Problem, T: int) -> Sizes:
 
 def in_flight(config: LaunchConfig, problem: Problem, T: int, programs_per_sm: int) -> int:
     """Bytes of rows that are read once and wait for their second reading, in all programs that run at a time."""
-    per_sm = min(programs_per_sm, config.programs_per_sm or programs_per_sm)
-    running = min(-(-T // config.BLOCK_T), max(1, per_sm) * problem.sms)
+    running = min(-(-T // config.BLOCK_T), max(1, programs_per_sm) * problem.sms)
     return running * config.BLOCK_T * problem.D * problem.x_bytes
+
+
+def usable_cache(problem: Problem) -> float:
+    """Bytes of the L2 cache of this family's largest GPU that can hold rows for their second reading."""
+    return USABLE * L2_BYTES[family(problem.arch)]
 
 
 def second_reading(waiting: float, capacity: float) -> float:
@@ -124,7 +141,7 @@ def launch_traffic(
     """What one launch over T ≥ 1 tokens moves.
 
     Args:
-        phase: "dx_z" and "dx_x" make the slope from z or from x. config: its tiles; problem: sms and l2_bytes count.
+        phase: "dx_z" and "dx_x" make the slope from z or from x. config: its tiles; problem: arch and sms count.
         programs_per_sm: how many the compiler's registers and shared memory let run at a time (AOT, or an estimate).
         mode: what the forward saves. residual: what is added to y. backward: of an "expand", that it makes dx.
 
@@ -134,28 +151,28 @@ def launch_traffic(
     if T < 1:
         raise ValueError(f"T must be at least 1, got {T}")
     if phase == "weight_grad":
-        return _weight_grad(config, problem, T)
-    if phase == "expand":
-        return _expand(config, problem, T, backward, residual)
-    if phase == "queue":
-        return _queue(config, problem, T, programs_per_sm, mode)
-    if config.form == "split":
-        return _down(phase, config, problem, T, mode)
-    if config.form == "fused" or (config.form in ("resident", "sliced") and phase == "forward"):
-        return _whole(phase, config, problem, T, programs_per_sm, mode, residual)
-    raise ValueError(f"phase {phase} has no form {config.form!r}")
+        one = _weight_grad(config, problem, T)
+    elif phase == "expand":
+        one = _expand(config, problem, T, backward, residual)
+    elif config.form == "split":
+        one = _down(phase, config, problem, T, mode)
+    elif config.form == "fused" or (config.form == "sliced" and phase == "forward"):
+        one = _whole(phase, config, problem, T, programs_per_sm, mode, residual)
+    else:
+        raise ValueError(f"phase {phase} has no form {config.form!r}")
+    waves = -(-one.programs // (max(1, programs_per_sm) * problem.sms))
+    return replace(one, steps=waves * one.steps)
 
 
 def _whole(
     phase: Phase, config: LaunchConfig, problem: Problem, T: int, programs_per_sm: int, mode: Mode, residual: str
 ) -> Traffic:
-    """Forward or dx in one launch: rows in, rows out."""
+    """Forward or dx in one launch: rows in, rows out. The steps are of one program, here and in the others below."""
     s = sizes(problem, T)
     tiles = -(-T // config.BLOCK_T)
     backward = phase != "forward"
     from_x = phase == "dx_x"
-    # The bias gradient takes the column sums of dy from its second reading, so that there always is one.
-    twice = backward or residual == "x"
+    twice = residual == "x"
     read, written = s.X + 2 * s.W + s.biases, s.X
     l2 = s.X + (3 if from_x else 2) * s.W * tiles
     if residual == "tensor" and not backward:
@@ -164,24 +181,22 @@ def _whole(
         read, l2 = read + s.X, l2 + s.X
     elif backward:
         read, l2 = read + s.Z, l2 + s.Z
-    slots = tiles * (problem.D + problem.M) * SUM_BYTES if backward else 0
+    slots = tiles * problem.M * SUM_BYTES if backward else 0
     written += slots + (SAVED[mode] if not backward else 1 if phase == "dx" else 2) * s.Z
-    programs, hit = tiles, None
+    products = 3 if from_x else 2
+    programs, hit, steps = tiles, None, products * -(-problem.D // config.BLOCK_D)
     if twice and config.form == "fused":
-        stores = 0 if config.evict_first else 1
-        # In the time of one column's two readings every program brings in so much more, out of its two or three loops.
-        streams = 2 * (2 + stores) / 3 if from_x else 1 + stores
-        waiting = in_flight(config, problem, T, programs_per_sm) * streams
-        hit = second_reading(waiting, USABLE * problem.l2_bytes)
+        # What a program writes takes as much of the cache as the rows that it reads.
+        waiting = 2 * in_flight(config, problem, T, programs_per_sm)
+        hit = second_reading(waiting, usable_cache(problem))
         read, l2 = read + round((1 - hit) * s.X), l2 + s.X
     elif config.form == "sliced":
         slices = -(-problem.D // config.BLOCK_D)
         exchanged = slices * T * problem.M * SUM_BYTES
-        programs = tiles * slices
+        programs, steps = tiles * slices, 3  # a product, the sum over slots, a product
         written, l2 = written + exchanged, l2 + slices * exchanged + (s.X if twice else 0)
-    products = 3 if from_x else 2
     flops = products * 2 * T * problem.D * problem.M
-    return Traffic(phase, config, programs, read, written, l2, flops, slots, hit=hit)
+    return Traffic(phase, config, programs, read, written, l2, flops, steps, slots, tiles if backward else 0, hit=hit)
 
 
 def _down(phase: Phase, config: LaunchConfig, problem: Problem, T: int, mode: Mode) -> Traffic:
@@ -189,7 +204,7 @@ def _down(phase: Phase, config: LaunchConfig, problem: Problem, T: int, mode: Mo
     s = sizes(problem, T)
     tiles, tiles_m = -(-T // config.BLOCK_T), -(-problem.M // config.BLOCK_M)
     read, l2 = s.X + s.W + problem.M * problem.w_bytes, s.X * tiles_m + s.W * tiles
-    flops, slots = 2 * T * problem.D * problem.M, 0
+    flops, slots, steps = 2 * T * problem.D * problem.M, 0, -(-problem.D // config.BLOCK_D)
     if phase == "forward":
         # h goes to the second launch whatever is saved; with it slope or z.
         written = (2 if mode in ("speed", "balanced") else 1) * s.Z
@@ -197,37 +212,37 @@ def _down(phase: Phase, config: LaunchConfig, problem: Problem, T: int, mode: Mo
         slots = tiles * problem.M * SUM_BYTES
         written = (1 if phase == "dx" else 2) * s.Z + slots
         if phase == "dx_x":
-            read, l2, flops = read + s.X + s.W, l2 + s.X * tiles_m + s.W * tiles, 2 * flops
+            read, l2, flops, steps = read + s.X + s.W, l2 + s.X * tiles_m + s.W * tiles, 2 * flops, 2 * steps
         else:
             read, l2 = read + s.Z, l2 + s.Z
-    return Traffic(phase, config, tiles * tiles_m, read, written, l2, flops, slots)
+    rows = 0 if phase == "forward" else tiles
+    return Traffic(phase, config, tiles * tiles_m, read, written, l2, flops, steps, slots, rows)
 
 
 def _expand(config: LaunchConfig, problem: Problem, T: int, backward: bool, residual: str) -> Traffic:
-    """The second of two launches: [T, m] and rows in, rows out; a backward's with the column sums of dy."""
+    """The second of two launches: [T, m] and rows in, rows out."""
     s = sizes(problem, T)
     tiles, tiles_d = -(-T // config.BLOCK_T), -(-problem.D // config.BLOCK_D)
-    rows = 0 if residual == "none" and not backward else s.X
-    slots = tiles * problem.D * SUM_BYTES if backward else 0
+    rows = s.X if residual == "x" or (residual == "tensor" and not backward) else 0
     return Traffic(
         "expand",
         config,
         tiles * tiles_d,
         dram_read=s.Z + rows + s.W + problem.D * problem.w_bytes,
-        dram_write=s.X + slots,
+        dram_write=s.X,
         l2_read=s.Z * tiles_d + rows + s.W * tiles,
         flops=2 * T * problem.D * problem.M,
-        slots=slots,
-        reused=s.Z + (s.X if residual == "x" or backward else 0),
+        steps=-(-problem.M // config.BLOCK_M),
+        reused=s.Z + (s.X if residual == "x" else 0),
     )
 
 
 def _weight_grad(config: LaunchConfig, problem: Problem, T: int) -> Traffic:
-    """Both weights' gradients: a program owns one tile of both for a run of tokens."""
+    """Both weights' gradients and db_up: a program owns one tile of them for a run of tokens."""
     s = sizes(problem, T)
     tiles_d, tiles_m = -(-problem.D // config.BLOCK_D), -(-problem.M // config.BLOCK_M)
     splits = split_count(T, tiles_d * tiles_m, config.BLOCK_T, problem.sms)
-    slots = splits * 2 * problem.D * problem.M * SUM_BYTES
+    slots = splits * problem.D * (2 * problem.M + 1) * SUM_BYTES
     return Traffic(
         "weight_grad",
         config,
@@ -236,52 +251,22 @@ def _weight_grad(config: LaunchConfig, problem: Problem, T: int) -> Traffic:
         dram_write=slots,
         l2_read=2 * s.X * tiles_m + 2 * s.Z * tiles_d,
         flops=4 * T * problem.D * problem.M,
+        steps=-(-T // (splits * config.BLOCK_T)),
         slots=slots,
+        rows=splits,
         reused=s.X + s.Z,
     )
 
 
-def queue_plan(config: LaunchConfig, problem: Problem, T: int) -> tuple[int, int]:
-    """Tokens of a chunk of the queue form, and how many chunks dx is ahead: the kernel's own rule."""
-    from adapter_fast.kernels.chunked import chunk_tokens, chunks_ahead
+def _reduce(launches: Sequence[Traffic], problem: Problem, T: int) -> Traffic:
+    """The last launch of a backward: every gradient of the weights from the slots of those before."""
+    from adapter_fast.kernels.reduce import tile_of
 
-    chunk = chunk_tokens(T, problem.D, problem.x_bytes, problem.l2_bytes)
-    chunks = -(-T // chunk)
-    items = chunk // config.BLOCK_T + -(-problem.D // config.BLOCK_D)
-    return chunk, chunks_ahead(items, chunks, min(chunks * items, max(1, config.programs_per_sm) * problem.sms))
-
-
-def _queue(config: LaunchConfig, problem: Problem, T: int, programs_per_sm: int, mode: Mode) -> Traffic:
-    """The whole backward: dx of one chunk of tokens beside the weight gradients of an earlier one."""
-    running = min(programs_per_sm, max(1, config.programs_per_sm))
-    dx = _whole(DX_PHASE[mode], replace(config, form="fused"), problem, T, running, mode, "x")
     s = sizes(problem, T)
-    chunk, ahead = queue_plan(config, problem, T)
-    # Until dy comes again, so much came in: dy and x of the chunks between, and dx unless it goes first.
-    between = min(ahead * chunk, T) * problem.D * problem.x_bytes * (2 if config.evict_first else 3)
-    far = 0 if between <= USABLE * problem.l2_bytes else 1
-    reads_x = 0 if mode == "lean" else 1  # in "lean" the launch has read x before, too
-    tiles_d, chunks = -(-problem.D // config.BLOCK_D), -(-T // chunk)
-    h = s.Z if mode == "speed" else far * s.Z
-    slots = chunks * 2 * problem.D * problem.M * SUM_BYTES
-    return Traffic(
-        "queue",
-        config,
-        dx.programs + chunks * tiles_d,
-        dram_read=dx.dram_read + far * s.X + (reads_x or far) * s.X + h + far * s.Z,
-        dram_write=dx.dram_write + slots,
-        l2_read=dx.l2_read + 2 * s.X + 2 * s.Z * tiles_d,
-        flops=dx.flops + 4 * T * problem.D * problem.M,
-        slots=dx.slots + slots,
-        hit=1.0 - far,
-    )
-
-
-def _reduce(slots: int, problem: Problem, T: int) -> Traffic:
-    """The last launch of a backward: every gradient of the weights from its slots."""
-    s = sizes(problem, T)
-    read = 0 if slots <= USABLE * problem.l2_bytes else slots
-    return Traffic("reduce", None, problem.sms, read, 2 * s.W + s.biases, slots, slots // SUM_BYTES)
+    slots = sum(one.slots for one in launches)
+    read = 0 if slots <= usable_cache(problem) else slots
+    steps = max(-(-one.rows // tile_of(one.rows)[0]) for one in launches)
+    return Traffic("reduce", None, problem.sms, read, 2 * s.W + s.biases, slots, slots // SUM_BYTES, steps)
 
 
 def chain(
@@ -305,29 +290,23 @@ def chain(
         raise ValueError('mode must be "speed", "balanced" or "lean" for a backward, got "inference"')
     problem = replace(problem, tokens=bucket(T))
     phases: list[Phase] = ["forward"] if direction == "forward" else [DX_PHASE[mode], "weight_grad"]
-    if direction == "backward" and choose("queue", problem) is not None:
-        phases = ["queue"]
     launches: list[Traffic] = []
     for phase in phases:
         config = choose(phase, problem)
-        if config is None:
-            raise ValueError(f"choose must give tiles for phase {phase}, got None")
         launches.append(launch_traffic(phase, config, problem, T, programs(phase, config, problem), mode))
         if config.form == "split" and phase != "weight_grad":
             config = choose("expand", problem)
-            if config is None:
-                raise ValueError("choose must give tiles for phase expand, got None")
             fit = programs("expand", config, problem)
             launches.append(launch_traffic("expand", config, problem, T, fit, mode, backward=direction == "backward"))
     if direction == "backward":
-        launches.append(_reduce(sum(one.slots for one in launches), problem, T))
-    if sum(launch.dram - launch.reused for launch in launches) <= USABLE * problem.l2_bytes:
+        launches.append(_reduce(launches, problem, T))
+    if sum(launch.dram - launch.reused for launch in launches) <= usable_cache(problem):
         launches = [replace(one, dram_read=one.dram_read - one.reused, reused=0) for one in launches]
     return launches
 
 
 def predicted_us(launch: Traffic, machine: Machine, sms: int) -> tuple[float, str]:
-    """Predicted µs of a launch, and what bounds it: "DRAM", "L2", "products" or "launch".
+    """Predicted µs of a launch, and what bounds it: "DRAM", "L2", "products", "latency" or "launch".
 
     Bytes from L2 and products count as on the busiest multiprocessor; DRAM serves all of them.
     """
@@ -336,6 +315,7 @@ def predicted_us(launch: Traffic, machine: Machine, sms: int) -> tuple[float, st
         "DRAM": launch.dram / machine.copy_gbps / 1e3,
         "L2": launch.l2_read * busiest / machine.l2_gbps / 1e3,
         "products": launch.flops * busiest / machine.tflops / 1e6,
+        "latency": launch.steps * (machine.sum_us if launch.phase == "reduce" else machine.step_us),
         "launch": machine.launch_us,
     }
     bound = max(times, key=lambda name: times[name])
@@ -362,8 +342,6 @@ def estimated_programs(phase: Phase, config: LaunchConfig, problem: Problem) -> 
     if phase == "weight_grad":
         shared = config.num_stages * 2 * (rows + config.BLOCK_T * config.BLOCK_M * problem.x_bytes)
         registers = 64 + 2 * config.BLOCK_D * config.BLOCK_M // threads
-    elif config.form == "resident":
-        shared = config.BLOCK_T * problem.D * problem.x_bytes + 2 * weights
     elif config.form == "sliced":
         shared = rows + weights
     limits = ARCHS[family(problem.arch)]
@@ -397,16 +375,11 @@ def compiled_programs(readings: list[Mapping]) -> Programs:
 
 
 def describe(config: LaunchConfig | None) -> str:
-    """Tiles in a few letters: "fused 128×64×64 w8 s3 ≤1/SM evict"."""
+    """Tiles in a few letters: "fused 64×64×64 w4 s3"."""
     if config is None:
         return ""
-    words = [
-        config.form,
-        f"{config.BLOCK_T}×{config.BLOCK_D}×{config.BLOCK_M} w{config.num_warps} s{config.num_stages}",
-    ]
-    words += [f"≤{config.programs_per_sm}/SM"] if config.programs_per_sm else []
-    words += ["evict"] if config.evict_first else []
-    return " ".join(words)
+    tiles = f"{config.BLOCK_T}×{config.BLOCK_D}×{config.BLOCK_M}"
+    return f"{config.form} {tiles} w{config.num_warps} s{config.num_stages}"
 
 
 HEAD = (
@@ -462,13 +435,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.aot:
         programs = compiled_programs(json.loads(options.aot.read_text("utf-8")))
     shapes = product(options.tokens, options.hidden, options.bottleneck)
-    problems = (
-        (Problem(d, m, 2, options.weight_bytes, "ieee", options.arch, options.sms, l2_bytes=options.l2_mib * 2**20), T)
-        for T, d, m in shapes
-    )
+    problems = ((Problem(d, m, 2, options.weight_bytes, "ieee", options.arch, options.sms), T) for T, d, m in shapes)
     source = f"read from {options.aot}" if options.aot else "estimated: name a reading with --aot"
     print(f"Predicted, not measured: {machine.copy_gbps:.0f} GB/s of DRAM, {machine.l2_gbps:.0f} GB/s from L2,")
-    print(f"{machine.tflops:.0f} TFLOP/s, at least {machine.launch_us:.1f} µs a launch. CTAs/SM {source}.\n")
+    print(f"{machine.tflops:.0f} TFLOP/s, at least {machine.launch_us} µs a launch and {machine.step_us} µs a step.")
+    print(f"CTAs/SM {source}.\n")
     print(table(problems, machine, programs, options.mode))
     return 0
 
@@ -480,7 +451,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     given = Machine()
     parser.add_argument("--arch", default="sm_90", choices=[name for name in ARCHS if name.startswith("sm_")])
     parser.add_argument("--sms", type=_positive_int, default=132)
-    parser.add_argument("--l2-mib", type=_positive_int, default=50)
     parser.add_argument("--copy-gbps", type=_positive, default=given.copy_gbps)
     parser.add_argument("--l2-gbps", type=_positive, default=given.l2_gbps)
     parser.add_argument("--tflops", type=_positive, default=given.tflops)

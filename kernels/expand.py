@@ -72,7 +72,7 @@ def expand_kernel(
 def _launch(
     problem: Problem,
     config: LaunchConfig,
-    dtypes: tuple[torch.dtype, torch.dtype],
+    dtypes: tuple[torch.dtype | None, ...],
     transposed: bool,
     absent: tuple[bool, ...],
 ) -> Launch:
@@ -101,7 +101,8 @@ def launch_expand(
     T, D = out.shape
     config = select_tiles("expand", problem)
     absent = (bias is None, rows is None, scale is None)
-    _launch(problem, config, (h.dtype, w.dtype), transposed, absent)(
+    dtypes = (h.dtype, w.dtype, None if bias is None else bias.dtype)
+    _launch(problem, config, dtypes, transposed, absent)(
         -(-T // config.BLOCK_T) * -(-D // config.BLOCK_D),
         h_ptr=h,
         w_ptr=w,

@@ -73,6 +73,8 @@ def bottleneck_forward_kernel(
     if b_down_ptr is not None:
         z += tl.load(b_down_ptr + offs_m, mask=mask_m, other=0.0).to(ACC_DTYPE)[None, :]
 
+    # An infinite x makes NaN of the columns that W_down lacks. After the activation this would take registers.
+    z = tl.where(mask_m[None, :], z, 0.0)
     offs_tm = offs_t[:, None] * M + offs_m[None, :]  # [BLOCK_T, BLOCK_M]
     mask_tm = mask_t[:, None] & mask_m[None, :]
     if z_ptr is not None:
@@ -81,8 +83,6 @@ def bottleneck_forward_kernel(
         slope = activation_slope(z, ACTIVATION)
         tl.store(slope_ptr + first_t * M + offs_tm, slope.to(slope_ptr.dtype.element_ty), mask=mask_tm)
     h = activate(z, ACTIVATION).to(x_ptr.dtype.element_ty)  # [BLOCK_T, BLOCK_M]
-    # An infinite x makes NaN of the columns that W_down lacks.
-    h = tl.where(mask_m[None, :], h, 0.0)
     if h_ptr is not None:
         tl.store(h_ptr + first_t * M + offs_tm, h, mask=mask_tm)
 
@@ -115,7 +115,7 @@ def bottleneck_forward_kernel(
 def _launch(
     problem: Problem,
     config: LaunchConfig,
-    dtypes: tuple[torch.dtype, torch.dtype],
+    dtypes: tuple[torch.dtype | None, ...],
     activation: str,
     present: tuple[bool, ...],
 ) -> Launch:
@@ -160,18 +160,13 @@ def launch_forward(
     z = x.new_empty((T, M)) if save_z else None
     if T == 0:
         return y, h if save_h else None, slope, z
-    if config.form == "resident":
-        # Imported here: not every Triton has the Gluon that it is written in.
-        from .resident import launch_resident
-
-        w_down, w_up = w_down.to(x.dtype), w_up.to(x.dtype)
-        launch_resident(x, w_down, b_down, w_up, b_up, residual, activation, scale, y, h, slope, z, config)
-        return y, h, slope, z
     if config.form == "sliced":
         launch_sliced(x, w_down, b_down, w_up, b_up, residual, activation, scale, y, h, slope, z, config, problem)
         return y, h, slope, z
     present = (b_down is None, b_up is None, residual is None, h is None, slope is None, z is None)
-    _launch(problem, config, (x.dtype, w_down.dtype), activation, present)(
+    bias = b_up if b_down is None else b_down
+    dtypes = (x.dtype, w_down.dtype, None if bias is None else bias.dtype)
+    _launch(problem, config, dtypes, activation, present)(
         -(-T // config.BLOCK_T) * -(-M // config.BLOCK_M),
         x_ptr=x,
         w_down_ptr=w_down,

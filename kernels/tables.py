@@ -73,11 +73,6 @@ _RAGGED: Table = {
     ("weight_grad", 32): (32, 64, 8, 1),
     ("weight_grad", 64): (32, 64, 8, 1),
 }
-# The whole backward in one launch, 16-bit aligned rows: family → bottleneck → (…, programs a multiprocessor).
-QUEUE: dict[str, dict[int, tuple[int, ...]]] = {
-    "sm_90": {16: (64, 64, 4, 3, 1), 32: (64, 64, 4, 3, 1), 64: (64, 64, 8, 3, 1), 128: (64, 64, 8, 2, 1)},
-    "sm_80": {16: (64, 64, 4, 3, 1), 64: (64, 64, 8, 2, 1)},
-}
 TABLES: dict[str, Table] = {
     "16": _HALF,
     "16/32": _HALF,
@@ -112,6 +107,8 @@ DEPARTURES: dict[tuple[str, str], Table] = {
     },
     ("sm_80", "tf32"): {("dx", 128): (64, 32, 8, 2), ("dx", 256): (), "down dx_z": (64, 32, 128, 8, 3)},
     ("sm_90", "16"): {
+        ("forward", 64): (64, 64, 4, 4),
+        ("dx", 64): (64, 64, 4, 3),
         ("forward", 256): (),
         ("dx", 256): (),
         ("dx_x", 256): (),
@@ -123,6 +120,8 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("weight_grad", 128): (64, 128, 8, 3),
     },
     ("sm_90", "16/32"): {
+        ("forward", 64): (64, 64, 4, 3),
+        ("dx", 64): (64, 64, 4, 3),
         "down dx_x": (64, 64, 128, 8, 3),
         ("weight_grad", 128): (64, 128, 8, 3),
     },

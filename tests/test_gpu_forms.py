@@ -42,7 +42,7 @@ def test_every_choice_is_right_the_same_each_time_and_row_by_row(d, m, weight_by
             assert torch.equal(alone["y"], whole["y"][some]) and torch.equal(alone["d_x"], whole["d_x"][some]), memory
 
 
-@pytest.mark.parametrize("optional", ["", "sliced", "resident"])
+@pytest.mark.parametrize("optional", ["", "sliced"])
 @pytest.mark.parametrize("m", [8, 16, 64, 128, 256])
 @pytest.mark.parametrize("d", [768, 2048])
 def test_a_row_has_the_same_bits_for_every_number_of_tokens(d, m, optional, monkeypatch):
@@ -58,27 +58,26 @@ def test_a_row_has_the_same_bits_for_every_number_of_tokens(d, m, optional, monk
 
 
 @pytest.mark.parametrize("memory", MEMORY_MODES)
-@pytest.mark.parametrize("optional", ["sliced", "queue", "resident"])
 @pytest.mark.parametrize("T", [1, 77, 20001])
-def test_optional_forms_in_every_memory_mode(T, optional, memory, monkeypatch):
-    monkeypatch.setenv(VARIABLE, optional)
+def test_the_sliced_form_in_every_memory_mode(T, memory, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "sliced")
     for weight_dtype in (None, FP32):
         case = Case(T, 1024, 64, BF16, weight_dtype=weight_dtype, residual="tensor", device="cuda")
         with poisoned():
             assert_case(partial(fused_adapter, memory=memory), case)
 
 
-@pytest.mark.parametrize("optional, T", [("sliced", 64), ("queue", 20000), ("resident", 20000)])
-def test_optional_forms_in_graphs_replayed_on_two_streams(optional, T, monkeypatch):
+def test_the_sliced_form_in_graphs_replayed_on_two_streams(monkeypatch):
     """Counters are shared between programs of one launch, and between no two launches that may run at once."""
-    monkeypatch.setenv(VARIABLE, optional)
-    case = Case(T, 1024, 64, BF16, device="cuda")
+    monkeypatch.setenv(VARIABLE, "sliced")
+    case = Case(64, 1024, 64, BF16, device="cuda")
     inputs, dy = make_inputs(case), grad_output(case)
     names = INPUTS[:5]
 
     def step():
         y = call(fused_adapter, case, inputs)
-        return (y, *torch.autograd.grad(y, [inputs[name] for name in names], dy))
+        grads = torch.autograd.grad(y, [inputs[name] for name in names], dy)
+        return y.detach(), *grads  # the graph of y would keep its leaves on the stream of their first use
 
     expected = step()
     torch.cuda.synchronize()

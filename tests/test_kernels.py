@@ -215,7 +215,7 @@ def test_memory_modes_in_every_form(activation, bias, memory, backend):
 COUNTS = (1, 2, 15, 16, 17, 31, 33, 65)
 
 
-@pytest.mark.parametrize("slots, rows", [*zip(COUNTS, COUNTS), (1, 65), (17, 2), (33, 16)])
+@pytest.mark.parametrize("slots, rows", [*zip(COUNTS, COUNTS), (1, 65), (17, 2), (33, 16), (2, 257)])
 def test_every_slot_is_added_once(slots, rows):
     """Whole numbers, whose sums are exact in any order; NaN behind the last slot."""
     from adapter_fast.kernels.reduce import launch_reduce

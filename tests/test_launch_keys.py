@@ -26,7 +26,7 @@ def test_calls_that_share_a_kept_launch_want_the_same_compilation():
     found = ask("calls")
     kernels = ("forward", "dx", "sliced")
     wanted = [f"bottleneck_{name}_kernel" for name in kernels]
-    wanted += [f"{name}_kernel" for name in ("weight_grad", "reduce", "expand", "backward_queue")]
+    wanted += [f"{name}_kernel" for name in ("weight_grad", "reduce", "expand")]
     few = [name for name in wanted if found["shared"].get(name, 0) < 20]
     assert not few, f"too few calls to tell: {found['shared']}"
     assert not found["wrong"], f"{len(found['wrong'])} calls, such as\n" + "\n".join(found["wrong"][:5])
@@ -34,6 +34,6 @@ def test_calls_that_share_a_kept_launch_want_the_same_compilation():
 
 def test_what_is_compiled_ahead_of_time_is_what_runs():
     found = ask("aot")
-    assert found["cases"] > 700
+    assert found["cases"] > 500
     assert not found["never launched"], found["never launched"][:5]
     assert not found["never compiled"], found["never compiled"][:5]

@@ -57,7 +57,7 @@ def test_the_command_packs_on_one_machine_and_unpacks_on_another(tmp_path):
 def test_the_lists_have_every_kernel_and_all_that_is_compiled_ahead_of_time(tmp_path):
     found = ask("lists", tmp_path)
     names = {f"bottleneck_{name}_kernel" for name in ("forward", "dx", "sliced")}
-    names |= {f"{name}_kernel" for name in ("weight_grad", "reduce", "expand", "backward_queue", "resident_forward")}
+    names |= {f"{name}_kernel" for name in ("weight_grad", "reduce", "expand")}
     assert found["kernels"].keys() == names
     assert found["everything"] == found["cases"] > 200
 
@@ -73,7 +73,7 @@ def test_the_shapes_are_those_of_the_tests():
     assert (tuple(of_32["T, d"]), tuple(of_32["m"])) == precompile.TESTED_32
     assert precompile.BF16 in of_16["dtype"] and precompile.FP16 in of_16["dtype"]
     forms = parameters(test_gpu_forms.test_optional_forms_in_every_memory_mode)
-    assert set(forms["optional"]) == set(precompile.FORMS)
+    assert set(forms["optional"]) == {"sliced"}
     asked = list(precompile.campaign(precompile.Gpu(), "first"))
     called = {(one.case.T, one.memory, one.form) for one in asked if one.form and one.case.residual == "tensor"}
     assert called == {(T, memory, form) for T in forms["T"] for memory in MEMORY_MODES for form in forms["optional"]}

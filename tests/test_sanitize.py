@@ -13,7 +13,7 @@ from adapter_fast.kernels.shapes import LaunchConfig
 from adapter_fast.kernels.tiles import OPTIONAL_FORMS
 from adapter_fast.testing import Case
 
-CLEAN = "fused: ran\nresident: not here (no Gluon)\n========= ERROR SUMMARY: 0 errors\n"
+CLEAN = "fused: ran\nsliced: not here (no room)\n========= ERROR SUMMARY: 0 errors\n"
 DIRTY = "fused: ran\n========= Invalid __global__ read of size 2 bytes\n========= ERROR SUMMARY: 1 error\n"
 
 
@@ -39,13 +39,13 @@ def test_a_variant_runs_and_one_that_is_not_finite_is_refused(monkeypatch):
 
 def test_a_failure_of_a_plain_form_ends_the_run_and_a_missing_form_is_told(monkeypatch, capsys):
     def refuse(variant):
-        if variant.form == "resident":
-            raise ValueError("resident needs sm_90")
+        if variant.form == "sliced":
+            raise ValueError("sliced needs sm_90")
 
     monkeypatch.setattr(sanitize, "run", refuse)
     assert sanitize.launch("cpu") == 0
     out = capsys.readouterr().out
-    assert "resident: not here (resident needs sm_90)" in out and "queue, lean: ran" in out
+    assert "sliced: not here (sliced needs sm_90)" in out and "fused, lean: ran" in out
 
     def fail(variant):
         raise ValueError("broken")
@@ -73,7 +73,7 @@ def fake_tool(tmp_path, text, code):
 @pytest.mark.parametrize(
     ("text", "code", "expected", "line"),
     [
-        (CLEAN, 0, 0, r"memcheck: clean, 1 variants, ERROR SUMMARY: 0 errors \(exit code 0\)\n    resident: not here"),
+        (CLEAN, 0, 0, r"memcheck: clean, 1 variants, ERROR SUMMARY: 0 errors \(exit code 0\)\n    sliced: not here"),
         (DIRTY, 99, 1, r"memcheck: FAILED, 1 variants, ERROR SUMMARY: 1 error \(exit code 99\)\n    =+ Invalid"),
         (CLEAN, 1, 1, r"memcheck: FAILED, 1 variants"),  # the launches themselves failed
         (CLEAN.replace("ran", "skipped"), 0, 1, r"memcheck: FAILED, 0 variants"),

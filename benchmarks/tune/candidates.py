@@ -13,7 +13,7 @@ from adapter_fast.kernels.tiles import OPTIONAL_FORMS
 MOST = 32  # candidates of a phase
 ALIKE = 3  # of them with the same form, tile of tokens and hidden tile
 WORSE = 1.35  # predicted times above the best prediction that are still tried: the model is a model
-OPTIONAL_EACH = {"resident": 3, "sliced": 3, "queue": 8}  # of a form, however slow the model holds it to be
+SLICED = 3  # however slow the model holds them to be
 
 
 def candidates(
@@ -21,20 +21,16 @@ def candidates(
     problems: Sequence[Problem],
     static: Sequence[LaunchConfig],
     most: int = MOST,
-    order: tuple[object, ...] | None = None,
 ) -> list[LaunchConfig]:
     """The tiles to try for one shape and phase: the rules' own first, then the most promising.
 
     Args:
         problems: the shape, once for each number of tokens. static: the rules' choices for them.
-        most: so many at most, besides those that an order of summation needs. order: only tiles that sum in this one.
+        most: so many at most, besides those that an order of summation needs.
     """
     kept = list(dict.fromkeys(static))
     # One token count after the other, so that each has its best among the first.
-    lists = []
-    for problem in problems:
-        tiles = (one for one in all_tiles(phase, problem) if order is None or one.order == order)
-        lists.append(promising(phase, problem, tiles))
+    lists = [promising(phase, problem, all_tiles(phase, problem)) for problem in problems]
     longest = max((len(one) for one in lists), default=0)
     for place in range(longest):
         for one in lists:
@@ -49,20 +45,21 @@ def candidates(
 
 
 def promising(phase: Phase, problem: Problem, tiles: Iterator[LaunchConfig]) -> list[LaunchConfig]:
-    """Those predicted to be near the best, the best first, no more than ALIKE alike; a few of every optional form."""
+    """Those predicted to be near the best, the best first, no more than ALIKE alike; a few sliced ones."""
     timed = []
     for config in tiles:
         programs = estimated_programs(phase, config, problem)
-        if programs >= max(1, config.programs_per_sm):
+        if programs:
             timed.append((_predicted(phase, config, problem, programs), config))
     plain = [us for us, config in timed if config.form not in OPTIONAL_FORMS]
     best = min(plain or [us for us, _ in timed], default=1.0)
-    # Where the model sees no difference, three stages, the wider steps and as few warps as hold a tile come first.
-    timed.sort(key=lambda one: (round(one[0] / best, 2), abs(one[1].num_stages - 3), -one[1].BLOCK_D, one[1].num_warps))
+    # Where the model sees no difference, four stages (on an H200 as good as three, and two a quarter slower), the wider
+    # steps and as few warps as hold a tile come first.
+    timed.sort(key=lambda one: (round(one[0] / best, 2), abs(one[1].num_stages - 4), -one[1].BLOCK_D, one[1].num_warps))
     kept: list[LaunchConfig] = []
     for us, config in timed:
         if config.form in OPTIONAL_FORMS:
-            room = sum(one.form == config.form for one in kept) < OPTIONAL_EACH[config.form]
+            room = sum(one.form == config.form for one in kept) < SLICED
         else:
             room = us <= WORSE * best and sum(_kind(one) == _kind(config) for one in kept) < ALIKE
         if room:
@@ -93,22 +90,16 @@ def all_tiles(phase: Phase, problem: Problem) -> Iterator[LaunchConfig]:
         for t, d, m, warps, stages in product((64, 128), (64, 128, 256), (32, 64, 128), (4, 8), (2, 3, 4)):
             if m <= M:
                 yield LaunchConfig("split", t, d, m, warps, stages)
-    elif phase == "queue":
-        for t, d, warps, stages, per_sm in product((64, 128), (64, 128), (4, 8), (2, 3), (1, 2, 3)):
-            yield LaunchConfig("queue", t, d, M, warps, stages, per_sm, evict_first=True)
     else:
         yield from _rows_in_rows_out(phase, problem, M)
 
 
 def _rows_in_rows_out(phase: Phase, problem: Problem, M: int) -> Iterator[LaunchConfig]:
     if M <= 256:
-        for t, d, stages, per_sm in product((32, 64, 128), (32, 64, 128), (2, 3, 4), (0, 1, 2, 3, 4)):
+        for t, d, stages in product((32, 64, 128), (32, 64, 128, 256), (2, 3, 4, 5)):
             # 16 rows a warp keep act(z) in registers between the products; 8 warps on 64 rows share a wide bottleneck.
             for warps in (4, 8) if t == 64 and M >= 128 else (max(4, t // 16),):
-                plain = LaunchConfig("fused", t, d, M, warps, stages, per_sm, evict_first=per_sm > 0)
-                yield plain
-                if per_sm == 0:
-                    yield replace(plain, evict_first=True)
+                yield LaunchConfig("fused", t, d, M, warps, stages)
     if M >= 128:
         for t, m, warps, stages in product((64, 128), (64, 128, 256), (4, 8), (2, 3, 4)):
             if m <= M:
@@ -120,9 +111,6 @@ def _rows_in_rows_out(phase: Phase, problem: Problem, M: int) -> Iterator[Launch
 def _optional(problem: Problem, M: int) -> Iterator[LaunchConfig]:
     if M > 128:
         return
-    if problem.arch == "sm_90" and problem.M == M and problem.D % 64 == 0 and problem.x_bytes == 2:
-        for t, d, ahead in product((64, 128), (64, 32), (1, 2, 3)):
-            yield LaunchConfig("resident", t, d, M, t // 16, ahead)
     for t, d, warps in product((16, 64), (32, 64, 128, 256), (4, 8)):
         # Programs that wait for each other must all run at once.
         if -(-problem.tokens // t) * -(-problem.D // d) <= problem.sms:
