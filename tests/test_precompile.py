@@ -16,7 +16,6 @@ import test_gpu
 import test_gpu_forms
 
 from adapter_fast.benchmarks import precompile
-from adapter_fast.checks import MEMORY_MODES
 
 WORKER = Path(__file__).with_name("precompile_worker.py")
 KERNELS = ["bottleneck_dx_kernel", *["bottleneck_forward_kernel"] * 2, "reduce_kernel", "weight_grad_kernel"]
@@ -72,11 +71,10 @@ def test_the_shapes_are_those_of_the_tests():
     assert (tuple(of_16["T, d"]), tuple(of_16["m"])) == precompile.TESTED
     assert (tuple(of_32["T, d"]), tuple(of_32["m"])) == precompile.TESTED_32
     assert precompile.BF16 in of_16["dtype"] and precompile.FP16 in of_16["dtype"]
-    forms = parameters(test_gpu_forms.test_optional_forms_in_every_memory_mode)
-    assert set(forms["optional"]) == {"sliced"}
+    of_form = parameters(test_gpu_forms.test_the_sliced_form_in_every_memory_mode)
     asked = list(precompile.campaign(precompile.Gpu(), "first"))
     called = {(one.case.T, one.memory, one.form) for one in asked if one.form and one.case.residual == "tensor"}
-    assert called == {(T, memory, form) for T in forms["T"] for memory in MEMORY_MODES for form in forms["optional"]}
+    assert called == {(T, memory, "sliced") for T in of_form["T"] for memory in of_form["memory"]}
     whole = parameters(test_gpu.test_every_form)
     of_every = {(one.case.activation, one.case.residual, one.case.bias) for one in asked if one.case.T == 333}
     assert of_every == {(a, r, b) for a in whole["activation"] for r in whole["residual"] for b in whole["bias"]}
