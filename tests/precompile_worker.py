@@ -23,9 +23,12 @@ from adapter_fast.benchmarks import precompile
 from adapter_fast.benchmarks.precompile import Call, Gpu, as_if_on, campaign, distinct, everything, launches
 from adapter_fast.kernels import aot_cases
 from adapter_fast.kernels.plan import Launch
+from adapter_fast.kernels.shapes import LaunchConfig
+from adapter_fast.kernels.tiles import forced
 from adapter_fast.testing import Case
 
-CALL = Call(Case(64, 768, 16, torch.bfloat16))
+CHOICES = {"forward": LaunchConfig("fused", 64, 64, 16, 4, 2)}  # not Triton's default of three stages
+CALL = Call(Case(64, 768, 16, torch.bfloat16), choices=CHOICES)
 SMALL = Gpu(sms=8)  # as the fake GPU is
 
 
@@ -43,7 +46,7 @@ def calls():
     hits = []
     triton.knobs.compilation.listener = lambda *, cache_hit, **_: hits.append(cache_hit)
     inputs = example(64, 768, 16)
-    with fake_gpu() as launched:
+    with fake_gpu() as launched, forced(**CHOICES):
         with torch.no_grad():
             fused_adapter(**inputs)
         y = fused_adapter(**inputs)

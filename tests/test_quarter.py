@@ -240,6 +240,16 @@ def test_a_part_fits_its_time_and_its_names_are_there(part, tmp_path):
             assert (ROOT / f"{words[2].replace('.', '/')}.py").exists()
 
 
+def test_every_selection_of_tests_selects_some(tmp_path):
+    steps = [step for make, _ in PARTS.values() for step in make(tmp_path) if "pytest" in step.command]
+    chosen = {tuple(step.command[step.command.index("-k") - 1 :]) for step in steps}
+    assert len(chosen) >= 4
+    for path, *words in chosen:
+        order = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "gpu", path, *words]
+        done = subprocess.run(order, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, (path, words, done.stdout[-500:])
+
+
 def test_seconds_side_by_side_count_once():
     steps = [Step("a", 3, 9, []), Step("b", 5, 9, [], beside=True), Step("c", 4, 9, [])]
     assert expected(steps) == 9
