@@ -56,7 +56,11 @@ def test_float64_runs_through_pytorch_and_says_so():
     adapter = FusedAdapter(40, 6, device="cuda", dtype=torch.float64)
     assert adapter.explain(torch.empty(0, 40, device="cuda", dtype=torch.float64)).name == "torch"
     adapter = FusedAdapter(40, 6, device="cuda")
-    assert adapter.explain(torch.empty(0, 40, device="cuda")).name == "triton"
+    assert adapter.explain(torch.empty(0, 40, device="cuda", dtype=BF16)).name == "triton"
+    for precision, name in (("highest", "torch"), ("high", "triton")):
+        torch.set_float32_matmul_precision(precision)
+        assert adapter.explain(torch.empty(0, 40, device="cuda")).name == name
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize("kind", ["sliced rows", "every other column", "transposed", "misaligned"])
