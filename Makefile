@@ -97,7 +97,7 @@ report: $(READY)  ## the README's tables and figures, from benchmarks/results/
 	$(PY) -m adapter_fast report
 
 gpu-check: $(READY)  ## the GPU part of the tests
-	$(PY) -m pytest -m gpu tests/test_gpu.py tests/test_gpu_forms.py tests/test_compile_models.py tests/test_distributed.py tests/test_benchmarks.py
+	$(PY) -m pytest $(WORKERS) -m gpu tests/test_gpu.py tests/test_gpu_forms.py tests/test_compile_models.py tests/test_distributed.py tests/test_benchmarks.py
 
 gpu-bench: $(READY) $(PEERS)  ## every suite on the GPU in pieces of 8 minutes: repeat until no case is left
 	$(PY) -m adapter_fast bench --device cuda --suite $(SUITE) --resume --minutes 7.5 --output $(RESULTS)
@@ -117,6 +117,8 @@ rehearse: $(READY) $(PEERS)  ## the GPU campaign on this CPU with small cases, s
 	$(PY) -m benchmarks.ncu --device cpu --quick
 	$(PY) -m benchmarks.tune --rehearse
 	$(PY) -m benchmarks.sanitize --device cpu
+	$(PY) -m benchmarks.rehearse -m pytest -q -m gpu tests/test_gpu.py
+	$(PY) -m benchmarks.rehearse -m benchmarks.sanitize
 
 clean:  ## remove .venv, build/ and the tools' caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .benchmarks .hypothesis

@@ -17,6 +17,7 @@ DEV = [
     "mypy>=1.11",
     "pytest>=8",
     "pytest-benchmark>=5",
+    "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     "ruff>=0.9",
     "setuptools>=64",

@@ -27,9 +27,9 @@ from adapter_fast import fused_adapter, reference_adapter
 from adapter_fast.benchmarks.cases import DTYPES, name_of, shape_of
 from adapter_fast.benchmarks.op_contender import input_sets
 from adapter_fast.benchmarks.provenance import provenance
-from adapter_fast.benchmarks.traffic import Machine, chain, describe, estimated_programs, predicted_us
+from adapter_fast.benchmarks.traffic import Direction, Machine, chain, describe, estimated_programs, predicted_us
 from adapter_fast.benchmarks.tune import table
-from adapter_fast.kernels.shapes import LaunchConfig, Problem, bucket
+from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem, bucket
 from adapter_fast.kernels.tiles import forced, select_tiles
 from adapter_fast.profiler.clock import Spread, event_timer
 from adapter_fast.profiler.files import write_whole
@@ -44,9 +44,7 @@ PHASES = {
     "weight_grad_kernel": "weight_grad",
     "reduce_kernel": "reduce",
     "expand_kernel": "expand",
-    "resident_forward_kernel": "forward",
     "bottleneck_sliced_kernel": "forward",
-    "backward_queue_kernel": "queue",
 }
 
 
@@ -114,11 +112,11 @@ def _row(case: Case, phase: str, tiles: str, taken: list[float], predicted: floa
 
 
 def this_gpu(case: Case) -> Problem:
-    """The problem of a case on the GPU at hand."""
+    """The problem of a case on its GPU."""
     from adapter_fast.ops.launch import problem
 
     weights = case.weight_dtype or case.dtype
-    found = problem(torch.device("cuda"), case.dtype, weights, case.T, case.d, case.m)
+    found = problem(torch.device(case.device), case.dtype, weights, case.T, case.d, case.m)
     return replace(found, tokens=bucket(case.T))
 
 
@@ -143,19 +141,20 @@ def same_bits(case: Case, choices: Mapping[str, LaunchConfig], expected: list[to
     one = input_sets(case)[0]
     with forced(**choices):
         y = call(fused_adapter, case, one.tensors)
-        found = [y.detach(), torch.autograd.grad(y, one.tensors["x"], one.dy)[0]]
+        found = [y.detach(), torch.autograd.grad(y, one.leaves[0], one.dy)[0]]
     if not expected:
         expected.extend(found)
     return all(torch.equal(value, right) for value, right in zip(found, expected))
 
 
-def tuned_rows(case: Case, tried: list[tuple[dict[str, LaunchConfig], list[dict]]], origin: dict) -> list[dict]:
+def tuned_rows(case: Case, tried: list[tuple[dict[str, LaunchConfig], list[dict]]], origin: dict) -> list[table.Row]:
     """Rows of kernels/tuned/<arch>.json for the fastest tiles of each phase, where they beat the rules' own by 2 %."""
-    rows = []
+    rows: list[table.Row] = []
     problem = this_gpu(case)
     ceilings = Ceilings(origin["copy_gbps"], origin["tflops"])
     kept = {key: origin[key] for key in ("device", "torch", "triton", "commit", "date")}
-    for phase, direction in (("forward", "forward"), ("dx", "backward")):
+    directions: dict[Phase, Direction] = {"forward": "forward", "dx": "backward"}
+    for phase, direction in directions.items():
         times = {choices[phase]: row for choices, found in tried for row in found if row["launch"] == phase}
         own, best = next(iter(times)), min(times, key=lambda config: times[config]["us_p50"])
         chosen = best if times[best]["us_p50"] < 0.98 * times[own]["us_p50"] else own
@@ -177,7 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
     origin = provenance("cuda") | {"copy_gbps": ceilings.copy_gbps, "tflops": ceilings.tflops, "tree": options.tree}
     print(f"{origin['device']}: copy {ceilings.copy_gbps:.0f} GB/s, {ceilings.tflops:.0f} TFLOP/s {options.tree}")
     rows: list[dict[str, Any]] = []
-    measured: list[dict[str, Any]] = []
+    measured: list[table.Row] = []
     for words in options.case or KEY:
         case = case_of(words)
         tried = list(sweep(case))[options.share[0] :: options.share[1]] if options.sweep else [{}]

@@ -1,6 +1,7 @@
 """Fills Triton's cache with every kernel that the GPU campaign launches, on all cores, with or without a GPU.
 
     python -m benchmarks.precompile                     what benchmarks/quarter.py, its tests and forms launch
+    python -m benchmarks.precompile first               no more than its first part needs
     python -m benchmarks.precompile --pack FILE         and packs the cache, to be carried to another machine
     python -m benchmarks.precompile --unpack FILE       unpacks it there first, and compiles what is missing
     python -m benchmarks.precompile --all               every launch of kernels/aot_cases.py too
@@ -19,13 +20,14 @@ import hashlib
 import json
 import multiprocessing
 import os
+import resource
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -42,10 +44,11 @@ from adapter_fast.testing import Case, call
 
 if TYPE_CHECKING:
     from adapter_fast.kernels.plan import Launch
+    from adapter_fast.kernels.shapes import LaunchConfig, Phase
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 RESIDUALS: tuple[Literal["x", "tensor", "none"], ...] = ("x", "tensor", "none")
-FORMS = ("sliced", "queue", "resident")
+PHASES: tuple[Phase, ...] = ("forward", "dx", "dx_z", "dx_x", "expand", "weight_grad")
 # Of tests/test_gpu.py, whose shapes are not at hand here: (T, d) and m of the error budgets.
 TESTED = ((1, 768), (127, 1000), (2048, 768), (1000, 4096)), (8, 16, 33, 64, 100, 256, 300, 512)
 TESTED_32 = ((1, 768), (127, 1000), (2048, 768), (300, 4096)), (8, 64, 100, 256, 300)
@@ -57,22 +60,25 @@ class Gpu:
 
     arch: str = "sm_90"
     sms: int = 132
-    l2_bytes: int = 50 * 2**20
 
 
 @dataclass(frozen=True)
 class Call:
-    """fused_adapter once without gradients and once with them. form: the optional one asked for, "" for none."""
+    """fused_adapter once without gradients and once with them.
+
+    form: the optional one asked for, "" for none. choices: forced tiles by phase.
+    """
 
     case: Case
     memory: str = "speed"
     form: str = ""
     precision: str = "highest"
+    choices: Mapping[str, LaunchConfig] = field(default_factory=dict)
 
 
-def campaign() -> Iterator[Call]:
-    """What the steps of quarter.py call, the first steps' first; the slow compilations of optional forms last."""
-    from adapter_fast.benchmarks.launches import KEY, case_of
+def campaign(gpu: Gpu, part: str = "second") -> Iterator[Call]:
+    """What the steps of quarter.py call, within as_if_on(), the first steps' first; the second part is all of it."""
+    from adapter_fast.benchmarks.launches import KEY, case_of, sweep
     from adapter_fast.benchmarks.models import latency_cases, model_cases
     from adapter_fast.benchmarks.smoke import HOST, SHAPES
 
@@ -87,10 +93,16 @@ def campaign() -> Iterator[Call]:
     yield from map(Call, tested())
     for (T, d), m in product(*TESTED_32):
         yield Call(Case(T, d, m, FP32), precision="high")  # at "highest" PyTorch computes
-    for form, T, memory, kind in product(FORMS, (1, 77, 20001), MEMORY_MODES, (None, FP32)):
-        yield Call(Case(T, 1024, 64, BF16, kind, residual="tensor"), memory, form)
-    for form in FORMS:
-        yield Call(Case(20000, 1024, 64, BF16), form=form)
+    for T, memory, kind in product((1, 77, 20001), MEMORY_MODES, (None, FP32)):
+        yield Call(Case(T, 1024, 64, BF16, kind, residual="tensor"), memory, "sliced")
+    yield Call(Case(64, 1024, 64, BF16), form="sliced")
+    if part == "first":
+        return
+    for case in (case for case in key if (case.d, case.m) == (1024, 64)):
+        yield from (Call(case, choices=choices) for choices in sweep(case))
+    for (d, m, weight_bytes, chosen), memory in product(tile_choices(gpu), MEMORY_MODES):
+        kind = FP32 if weight_bytes == 4 else None
+        yield Call(Case(700, d, m, BF16, kind, scale=0.5), memory, choices=chosen)
 
 
 def tested() -> Iterator[Case]:
@@ -99,6 +111,21 @@ def tested() -> Iterator[Case]:
         yield Case(T, d, m, dtype, kind)
     for activation, residual, bias in product(ACTIVATIONS, RESIDUALS, (True, False)):
         yield Case(333, 200, 24, BF16, activation=activation, residual=residual, bias=bias, scale=1.5)
+
+
+def tile_choices(gpu: Gpu) -> list[tuple[int, int, int, dict[str, LaunchConfig]]]:
+    """(d, m, bytes of a weight, tiles by phase) of each distinct set of tiles that 16-bit problems of this GPU get."""
+    from adapter_fast.kernels.shapes import TOKENS, Problem
+    from adapter_fast.kernels.tiles import select_tiles
+
+    found: dict[Any, int] = {}
+    grid = product((768, 1024, 4096), (16, 32, 64, 128, 256, 512), TOKENS, (2, 4), ((), ("sliced",)))
+    for d, m, tokens, weight_bytes, optional in grid:
+        on = {"arch": gpu.arch, "sms": gpu.sms, "device": 0}
+        problem = Problem(d, m, 2, weight_bytes, "ieee", tokens=tokens, optional=optional, **on)
+        chosen = tuple((phase, select_tiles(phase, problem)) for phase in PHASES)
+        found.setdefault((m, weight_bytes, chosen), d)
+    return [(d, m, weight_bytes, dict(chosen)) for (m, weight_bytes, chosen), d in found.items()]
 
 
 class _Driver:
@@ -132,8 +159,8 @@ def as_if_on(gpu: Gpu) -> Iterator[None]:
     driver = triton.runtime.driver
     kept = functional.select_backend, ops.INTERPRETED, ops._problem, driver._active
     functional.select_backend = lambda device, dtype: checks.Backend("triton", "compiled ahead of time")
-    ops.INTERPRETED = (gpu.arch, gpu.sms, gpu.l2_bytes)
-    ops._problem = lambda *args: replace(kept[2](*args), device=0, unavailable=())  # type: ignore[assignment]
+    ops.INTERPRETED = (gpu.arch, gpu.sms)
+    ops._problem = lambda *args: replace(kept[2](*args), device=0)  # type: ignore[assignment]
     driver._active = _Driver(gpu)
     try:
         yield
@@ -151,7 +178,7 @@ def launches(calls: Sequence[Call]) -> list[tuple[Launch, dict[str, Any]]]:
         for one in calls:
             tiles.requested_forms = partial(tuple, [one.form] if one.form else [])
             torch.set_float32_matmul_precision(one.precision)
-            with plan.recorded() as made:
+            with tiles.forced(**one.choices), plan.recorded() as made:
                 _call(one)
             found += made
     finally:
@@ -219,17 +246,12 @@ def fill(work: list[tuple[Launch, dict[str, Any]]], gpu: Gpu, jobs: int) -> dict
     return outcomes
 
 
-def this_gpu() -> Gpu | None:
-    """The GPU at hand, asked for in a process of its own: one that has met CUDA cannot be forked."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
-        return pool.submit(_ask).result()
-
-
-def _ask() -> Gpu | None:
+def gpu_here() -> Gpu | None:
+    """The GPU at hand, None where there is none."""
     if not torch.cuda.is_available():
         return None
     found = torch.cuda.get_device_properties(0)
-    return Gpu(f"sm_{found.major}{found.minor}", found.multi_processor_count, found.L2_cache_size)
+    return Gpu(f"sm_{found.major}{found.minor}", found.multi_processor_count)
 
 
 def pack(file: Path, cache: Path) -> None:
@@ -260,10 +282,12 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"--unpack must name what --pack wrote, got {options.unpack}, which is not there", file=sys.stderr)
             return 2
         unpack(options.unpack, options.cache)
-    at_hand = this_gpu()
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(1, mp_context=fork) as pool:  # a process that has met CUDA cannot be forked
+        at_hand = pool.submit(gpu_here).result()
     gpu = replace(at_hand or Gpu(), **({"arch": options.arch} if options.arch else {}))
     with as_if_on(gpu):
-        work = distinct(launches(list(campaign())) + (everything(gpu.arch) if options.all else []))
+        work = distinct(launches(list(campaign(gpu, options.part))) + (everything(gpu.arch) if options.all else []))
     recorded = time.monotonic() - start
     outcomes = fill(work, gpu, options.jobs)
     import triton
@@ -274,6 +298,8 @@ def main(arguments: list[str] | None = None) -> int:
     where = "the GPU here" if at_hand else "no GPU here"
     print(f"{gpu.arch}, {where}, Triton {triton.__version__}, {options.jobs} processes")
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    told += f", {spent.ru_utime + spent.ru_stime:.0f} s of the processors"
     print(f"{len(work)} launches: {told}, in {seconds} s, {recorded:.1f} s of them to list them")
     if "RESULT" in os.environ:
         write_whole(Path(os.environ["RESULT"]), json.dumps(counts | {"seconds": seconds, "arch": gpu.arch}) + "\n")
@@ -289,7 +315,7 @@ def everything(arch: str) -> list[tuple[Launch, dict[str, Any]]]:
 
     found: list[tuple[Launch, dict[str, Any]]] = []
 
-    def keep(kernel: str, form: str, dtypes: Any, aligned: bool, launch: Callable[[], Any], detail: str = "") -> Any:
+    def keep(kernel: str, form: str, dtypes: Any, aligned: bool, launch: Callable[[], Any]) -> Any:
         with plan.recorded() as made:
             launch()
         found.extend(made)
@@ -321,6 +347,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("part", nargs="?", choices=("first", "second"), default="second", help="[default: second, all]")
     parser.add_argument("--arch", help="such as sm_90  [default: the GPU's at hand, else sm_90]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     parser.add_argument(

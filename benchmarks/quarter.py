@@ -3,6 +3,7 @@
     python -m benchmarks.quarter first --output DIR        330 s: is it right, how long does it take
     python -m benchmarks.quarter second --output DIR       400 s: what failed again, tiles, forms, counters
     python -m benchmarks.quarter first --list              the steps, and run nothing
+    python -m benchmarks.quarter first --keep FILE         results of a run's FILE, into benchmarks/results
 
 Every step is a process group of its own: one that fails, hangs or poisons its CUDA context ends alone. What is known is
 written after every step: DIR/PART.json (steps, their outcomes, their results) and DIR/PART.log.xz, two files. Needs no
@@ -15,6 +16,8 @@ import argparse
 import json
 import lzma
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,25 +25,36 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from adapter_fast.profiler.files import write_whole
 
-CACHE = Path("/tmp/adapter_fast")  # the same path where it was filled: Triton writes absolute paths into its cache
+CACHE = Path(
+    "/tmp/adapter_fast-cache"
+)  # the same path where it was filled: Triton writes absolute paths into its cache
+CARRIED = Path("build/triton-cache.tar.xz")  # what python -m benchmarks.precompile --pack wrote elsewhere
 LINES = 12  # of a step's output that the report keeps
 LOG_BYTES = 400_000  # of a step's output that the log keeps
+RESULT_BYTES = 1_000_000  # of a results file that the report takes in
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command: at most so many seconds. beside: it starts with the step before it; after: only if that passed."""
+    """One command.
+
+    expected: seconds, as seen on an H200 with 16 cores where it ran there; seconds: after so many it is ended.
+    beside: it starts with the step before it. only_if_failed: the step without whose failure it does not run; ends: and
+    after it no other runs.
+    """
 
     name: str
+    expected: float
     seconds: float
     command: Sequence[str]
     environment: dict[str, str] = field(default_factory=dict)
     beside: bool = False
     only_if_failed: str = ""
+    ends: bool = False
 
     @property
     def file(self) -> str:
@@ -69,7 +83,10 @@ def bench(output: Path | None, suite: str, *arguments: str) -> list[str]:
 KEY_SHAPES = ("16384-768-64", "16384-1024-64", "16384-4096-64", "65536-1024-64", "16384-1024-256", "128-1024-64")
 KEY = [f"T{T}-d{d}-m{m}-bfloat16" for T, d, m in (words.split("-") for words in KEY_SHAPES)]
 KEY.insert(3, "T16384-d768-m64-bfloat16-w32")
-TABLE_1 = ("fused", "reference", "bare", "adapter-l", "peft-lora", "peft-lora-merged")
+# The LoRA paper's Table 1, where fine-tuning and merged LoRA are the bare model: nothing is compiled.
+TABLE_1 = ("fused", "reference", "adapter-l", "bare")
+TABLE_1_CASES = {"1": "b1-s128-m112", "16": "b16-s256-m112", "32": "b32-s512-m5"}
+TESTS = ("-n", "10", "tests/test_gpu.py", "-k", "not compile_fullgraph")
 
 
 def repeated(option: str, values: Sequence[str]) -> list[str]:
@@ -77,59 +94,93 @@ def repeated(option: str, values: Sequence[str]) -> list[str]:
     return [word for value in values for word in (option, value)]
 
 
+def compiling(part: str) -> Step:
+    """Every kernel of a part on all cores, or out of a carried cache; what does not fit is compiled where it is met."""
+    carried = ["--unpack", str(CARRIED)] if CARRIED.is_file() else []
+    return Step("compile", 25, 50, python("benchmarks.precompile", part, *carried))
+
+
 def first(output: Path) -> list[Step]:
     """Is it right, and how long does it take: 330 s."""
-    forms = ("sliced", "queue", "resident")
-    optional = "optional_forms and {0} or same_bits and {0}"
+    blocking = {"CUDA_LAUNCH_BLOCKING": "1"}
+    warm = bench(None, "op", "--no-autotune", "--rounds", "1", "--provider", "compile")
+    table_1 = ("--rounds", "5", *repeated("--provider", TABLE_1))
     return [
-        Step("machine", 10, ["nvidia-smi"]),
-        Step("smoke", 60, python("benchmarks.smoke")),
-        Step("smoke, memcheck", 90, python("benchmarks.sanitize", "--tool", "memcheck"), only_if_failed="smoke"),
-        Step("smoke, blocking", 60, python("benchmarks.smoke"), {"CUDA_LAUNCH_BLOCKING": "1"}, only_if_failed="smoke"),
-        Step("tests", 90, gpu_tests("-n", "10", "tests/test_gpu.py", "-k", "not compile_fullgraph")),
-        Step(
-            "torch.compile, warmed",
-            75,
-            bench(None, "op", "--no-autotune", "--rounds", "1", "--provider", "compile", *repeated("--case", KEY)),
-            beside=True,
-        ),
-        Step("launches", 45, python("benchmarks.launches", "--peers")),
-        Step("op", 110, bench(output, "op", "--no-autotune", "--rounds", "5", *repeated("--case", KEY))),
-        Step("table 1", 60, bench(output, "latency", "--rounds", "10", *repeated("--provider", TABLE_1))),
+        Step("machine", 0, 10, ["nvidia-smi"]),
+        compiling("first"),
+        # 50 s where it compiled its 32 kernels itself.
+        Step("smoke", 20, 40, python("benchmarks.smoke")),
+        Step("smoke, memcheck", 0, 90, python("benchmarks.sanitize", "--tool", "memcheck"), {}, only_if_failed="smoke"),
+        Step("smoke, blocking", 0, 60, python("benchmarks.smoke"), blocking, only_if_failed="smoke", ends=True),
+        # 49 s with the compiler at work in each, and torch.compile 70 s in one process.
+        Step("tests", 40, 90, gpu_tests(*TESTS)),
+        Step("torch.compile, warmed", 40, 75, [*warm, *repeated("--case", KEY[::2])], beside=True),
+        Step("torch.compile, warmed too", 40, 75, [*warm, *repeated("--case", KEY[1::2])], beside=True),
+        Step("form sliced", 35, 45, gpu_tests("tests/test_gpu_forms.py", "-k", "sliced")),
+        Step("launches", 17, 30, python("benchmarks.launches", "--peers")),
+        Step("op", 85, 100, bench(output, "op", "--no-autotune", "--rounds", "5", *repeated("--case", KEY))),
+        # Batch 1 with six contenders and ten rounds: 50 s or less.
         *[
-            Step(f"form {form}", 40, gpu_tests("tests/test_gpu_forms.py", "-k", optional.format(form)), beside=at > 0)
-            for at, form in enumerate(forms)
+            Step(
+                f"table 1, batch {batch}",
+                30,
+                40,
+                bench(output, "latency", *table_1, "--case", f"gpt2-medium-{case}-bfloat16"),
+            )
+            for batch, case in TABLE_1_CASES.items()
         ],
     ]
 
 
 def second(output: Path) -> list[Step]:
     """What failed again, then tiles, forms and counters: 400 s."""
+    results = str(output / "results")
+    shapes = repeated("--case", ("16384,1024,64", "65536,1024,64"))
+    sweep = python("benchmarks.launches", "--sweep", *shapes)
+    bert = repeated("--provider", ("fused", "reference", "bare"))
     return [
-        Step("tests", 60, gpu_tests("-n", "10", "tests/test_gpu.py", "-k", "not compile_fullgraph")),
-        Step("tile choices", 60, gpu_tests("-n", "10", "tests/test_gpu_forms.py", "-k", "every_choice or number_of")),
-        Step("op, max-autotune", 80, bench(output, "op", "--rounds", "5", "--case", KEY[1])),
-        Step("ncu", 45, python("benchmarks.ncu", "--output", str(output / "results"))),
-        Step("memcheck", 60, python("benchmarks.sanitize", "--tool", "memcheck")),
+        compiling("second"),
+        Step("tests", 40, 60, gpu_tests(*TESTS)),
+        Step("tile choices", 50, 60, gpu_tests("-n", "10", "tests/test_gpu_forms.py", "-k", "choice or number_of")),
+        Step("host", 12, 20, gpu_tests("tests/test_gpu_forms.py", "-k", "the_host")),
         Step(
-            "BERT-base step", 60, bench(output, "model", "--rounds", "3", "--provider", "fused", "--provider", "bare")
+            "form sliced, timed",
+            12,
+            25,
+            python("benchmarks.launches", *shapes, "--case", "128,1024,64"),
+            {"ADAPTER_FAST_KERNELS": "sliced"},
         ),
+        Step("tiles", 45, 60, sweep),
+        Step("op, max-autotune", 60, 80, bench(output, "op", "--rounds", "5", "--case", KEY[1])),
+        Step("ncu", 40, 50, python("benchmarks.ncu", "--output", results, "--timeout", "20")),
+        Step("memcheck", 40, 50, python("benchmarks.sanitize", "--tool", "memcheck", "--timeout", "40")),
+        Step("BERT-base step", 40, 60, bench(output, "model", "--rounds", "3", "--case", BERT, *bert)),
     ]
 
 
+BERT = "bert-base-b32-s128-m64-bfloat16"
 PARTS = {"first": (first, 330), "second": (second, 400)}
+
+
+def expected(steps: Sequence[Step]) -> float:
+    """Seconds of all steps, of those side by side the longest."""
+    total = longest = 0.0
+    for step in steps:
+        if not step.beside:
+            total, longest = total + longest, 0.0
+        longest = max(longest, step.expected)
+    return total + longest
 
 
 @dataclass
 class Running:
-    """A step under way: its process, None where it did not start, and since when."""
+    """A step under way, and since when."""
 
     step: Step
     path: Path
-    log: IO[bytes]
-    process: subprocess.Popen | None
+    process: subprocess.Popen
     began: float
-    error: str = ""
+    limit: float
 
 
 class Campaign:
@@ -143,30 +194,37 @@ class Campaign:
         self.name, self.steps, self.output, self.seconds = name, steps, output, seconds
         self.began = time.monotonic()
         self.rows: list[dict[str, Any]] = []
+        self.running: list[Running] = []
         self.parts = output / "parts"
 
     def run(self) -> int:
-        """Every step; 1 where one failed."""
-        self.parts.mkdir(parents=True, exist_ok=True)
-        for batch in self._batches():
-            left = self.seconds - (time.monotonic() - self.began)
-            if left < 5:
-                self.rows += [{"step": step.name, "outcome": "no time left"} for step in batch]
-                continue
-            for running in [self._start(step) for step in batch]:
-                self.rows.append(self._finish(running))
-                self._save()
-        self._save()
-        self._pack()
+        """Every step; 1 where one failed. Ended from outside (SIGTERM, Ctrl-C) it ends its steps and keeps the rest."""
+        shutil.rmtree(self.parts, ignore_errors=True)  # of a run that was killed
+        self.parts.mkdir(parents=True)
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        try:
+            for batch in self._batches():
+                for step in batch:
+                    self._start(step)
+                while self.running:
+                    time.sleep(0.02)
+                    for running in list(self.running):
+                        self._look_at(running)
+        finally:
+            for running in self.running:
+                self._finish(running, "ended from outside")
+            self._save()
+            self._pack()
+            signal.signal(signal.SIGTERM, before)
         print(self.table())
-        return int(any(row["outcome"] != "ok" for row in self.rows))
+        return int(any(row["outcome"] not in ("ok", NOT_NEEDED) for row in self.rows))
 
     def table(self) -> str:
         """A line a step: outcome, seconds, and the last line it printed."""
         lines = []
         for row in self.rows:
-            last = " ".join(row.get("last", [])[-1:])[:100]
-            lines.append(f"{row['step']:24s} {row['outcome']:16s} {row.get('seconds', 0):6.1f} s  {last}")
+            last = " ".join(row["last"][-1:])[:100]
+            lines.append(f"{row['step']:26s} {row['outcome']:16s} {row['seconds']:6.1f} s  {last}")
         return "\n".join(lines)
 
     def _batches(self) -> list[list[Step]]:
@@ -178,48 +236,46 @@ class Campaign:
                 batches.append([step])
         return batches
 
-    def _start(self, step: Step) -> Running:
-        path = self.parts / f"{step.file}.log"
-        log = path.open("wb")
-        failed = [row["step"] for row in self.rows if row["outcome"] != "ok"]
+    def _start(self, step: Step) -> None:
+        """Start it, or write down why not."""
+        failed = {row["step"] for row in self.rows if row["outcome"] not in ("ok", NOT_NEEDED)}
+        ended = [row["step"] for row in self.rows for other in self.steps if other.ends and row["step"] == other.name]
+        left = self.seconds - (time.monotonic() - self.began)
+        if any(row["outcome"] != NOT_NEEDED for row in self.rows if row["step"] in ended):
+            return self._keep(step, "not run", 0.0, [f"the last after a failure was {ended[0]}"])
         if step.only_if_failed and step.only_if_failed not in failed:
-            return Running(step, path, log, None, time.monotonic(), "not needed")
-        environment = {**os.environ, **self._environment(), **step.environment}
-        environment["RESULT"] = str(self.parts / f"{step.file}.json")
+            return self._keep(step, NOT_NEEDED, 0.0, [])
+        if left < LEAST:
+            return self._keep(step, "no time left", 0.0, [])
+        path = self.parts / f"{step.file}.log"
+        environment = {**os.environ, **_ENVIRONMENT, **step.environment, "RESULT": str(path.with_suffix(".json"))}
         try:
-            process = subprocess.Popen(
-                step.command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-            )
+            with path.open("wb") as log:
+                process = subprocess.Popen(
+                    step.command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                )
         except OSError as error:
-            return Running(step, path, log, None, time.monotonic(), f"did not start: {error}")
-        return Running(step, path, log, process, time.monotonic())
+            return self._keep(step, "did not start", 0.0, [str(error)])
+        self.running.append(Running(step, path, process, time.monotonic(), min(step.seconds, left)))
+        return None
 
-    def _environment(self) -> dict[str, str]:
-        return {
-            "TRITON_CACHE_DIR": str(CACHE / "triton"),
-            "TORCHINDUCTOR_CACHE_DIR": str(CACHE / "inductor"),
-            "PYTHONUNBUFFERED": "1",
-            "HF_HUB_OFFLINE": "1",
-        }
+    def _look_at(self, running: Running) -> None:
+        code = running.process.poll()
+        if code is not None:
+            self._finish(running, "ok" if code == 0 else f"exit code {code}")
+        elif time.monotonic() - running.began > running.limit:
+            self._finish(running, f"cut at {running.limit:.0f} s")
 
-    def _finish(self, running: Running) -> dict[str, Any]:
-        if running.process is None:
-            running.log.close()
-            outcome = "ok" if running.error == "not needed" else running.error
-            return {"step": running.step.name, "outcome": outcome, "seconds": 0.0, "last": [running.error]}
-        limit = min(running.step.seconds, self.seconds - (running.began - self.began))
-        try:
-            code = running.process.wait(max(0.1, running.began + limit - time.monotonic()))
-            outcome = "ok" if code == 0 else f"exit code {code}"
-        except subprocess.TimeoutExpired:
-            _end(running.process)
-            outcome = f"cut at {limit:.0f} s"
-        running.log.close()
-        lines = running.path.read_bytes().decode(errors="replace").splitlines()
-        spent = round(time.monotonic() - running.began, 1)
-        row = {"step": running.step.name, "outcome": outcome, "seconds": spent, "last": lines[-LINES:]}
-        print(f"[{time.monotonic() - self.began:5.1f} s] {row['step']}: {outcome}, {spent} s", flush=True)
-        return row
+    def _finish(self, running: Running, outcome: str) -> None:
+        spent = time.monotonic() - running.began
+        _end(running.process)
+        self.running = [one for one in self.running if one is not running]
+        self._keep(running.step, outcome, spent, _tail(running.path).splitlines()[-LINES:])
+
+    def _keep(self, step: Step, outcome: str, seconds: float, last: list[str]) -> None:
+        self.rows.append({"step": step.name, "outcome": outcome, "seconds": round(seconds, 1), "last": last})
+        print(f"[{time.monotonic() - self.began:5.1f} s] {step.name}: {outcome}, {seconds:.1f} s", flush=True)
+        self._save()
 
     def _save(self) -> None:
         """All that is known, whole: a command that is cut still leaves it."""
@@ -232,33 +288,61 @@ class Campaign:
     def _pack(self) -> None:
         with lzma.open(self.output / f"{self.name}.log.xz", "wt", encoding="utf-8") as packed:
             for path in sorted(self.parts.glob("*.log")):
-                text = path.read_bytes()[-LOG_BYTES:].decode(errors="replace")
-                packed.write(f"\n===== {path.stem}\n{text}")
+                packed.write(f"\n===== {path.stem}\n{_tail(path)}")
         for folder in (self.parts, self.output / "results"):
-            for path in sorted(folder.rglob("*"), reverse=True) if folder.is_dir() else []:
-                path.unlink() if path.is_file() else path.rmdir()
-            if folder.is_dir():
-                folder.rmdir()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+LEAST = 5.0  # seconds that are worth a start
+NOT_NEEDED = "not needed"
+_ENVIRONMENT = {
+    "TRITON_CACHE_DIR": str(CACHE / "triton"),
+    "TORCHINDUCTOR_CACHE_DIR": str(CACHE / "inductor"),
+    "PYTHONUNBUFFERED": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_BYTES))
+        return file.read(LOG_BYTES).decode(errors="replace")
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError:
+        text = path.read_text("utf-8")
+        return json.loads(text) if len(text) <= RESULT_BYTES else f"left out: {len(text)} characters"
+    except (OSError, ValueError):
         return None  # cut while it wrote
 
 
 def _end(process: subprocess.Popen) -> None:
-    """The whole process group, politely, then not."""
+    """The process, politely, then whatever is left of its group."""
     for kind, patience in ((signal.SIGTERM, 3), (signal.SIGKILL, 3)):
         try:
             os.killpg(process.pid, kind)
             process.wait(patience)
-            return
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
+        except (ProcessLookupError, subprocess.TimeoutExpired):
             continue
+
+
+def keep(file: Path, results: Path) -> list[Path]:
+    """The results in a part's JSON into files of their own below `results`, rows in place of those they are of."""
+    from adapter_fast.benchmarks.rows import Row, merge, read_rows, write_rows
+    from adapter_fast.benchmarks.suites import SUITES
+
+    written = []
+    for name, records in json.loads(file.read_text("utf-8"))["results"].items():
+        path = results / name.removeprefix("results/")
+        if not name.startswith("results/") or not isinstance(records, list):
+            continue
+        if path.stem in SUITES:
+            rows, old = [Row(**record) for record in records], read_rows(path) if path.exists() else []
+            written.append(write_rows(merge(old, rows, list(dict.fromkeys(row.case for row in rows))), path))
+        else:
+            written.append(write_whole(path, json.dumps(records, indent=1) + "\n"))
+    return written
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -271,13 +355,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="for the whole part  [default: 330 and 400]")
     parser.add_argument("--only", nargs="+", metavar="STEP", help="these steps alone")
     parser.add_argument("--list", action="store_true", help="name the steps and run nothing")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="write its results to benchmarks/results, no more")
     options = parser.parse_args(arguments)
+    if options.keep:
+        from adapter_fast.benchmarks.provenance import RESULTS
+
+        print("\n".join(f"wrote {path}" for path in keep(options.keep, RESULTS)))
+        return 0
     make, seconds = PARTS[options.part]
     steps = make(options.output.resolve())
+    names = [step.name for step in steps]
+    for name in options.only or ():
+        if name not in names:
+            parser.error(f"--only must name steps out of {'; '.join(names)}, got {name!r}")
     steps = [step for step in steps if not options.only or step.name in options.only]
     if options.list:
         for step in steps:
-            print(f"{step.name:24s} {step.seconds:4.0f} s  {' '.join(step.command)}")
+            print(f"{step.name:26s} {step.expected:4.0f} s, at most {step.seconds:3.0f} s  {shlex.join(step.command)}")
+        print(f"{expected(steps):.0f} s expected, at most {seconds} s")
         return 0
     return Campaign(options.part, steps, options.output.resolve(), options.seconds or seconds).run()
 

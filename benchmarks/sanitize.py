@@ -2,6 +2,7 @@
 
 python -m benchmarks.sanitize                    on a GPU with compute-sanitizer; exit code 1 where a tool finds a fault
 python -m benchmarks.sanitize --tool racecheck   one tool
+python -m benchmarks.sanitize --variant sliced    only the variants whose names have this word
 python -m benchmarks.sanitize --device cpu       the same launches under Triton's interpreter, to rehearse them
 """
 
@@ -74,25 +75,31 @@ def variants(device: str) -> Iterator[Variant]:
     m = 64 if gpu else 16
     partial_sums = LaunchConfig("fused", 64, 64, m, 4, 3, partial_sums=True)
     yield Variant("fused, partial sums", case, choices=(("forward", partial_sums),))
-    resident = LaunchConfig("resident", 64, 64, m, 4, 2)
-    yield Variant("resident", replace(case, d=256 if gpu else 64), choices=(("forward", resident),))
     sliced = LaunchConfig("sliced", 64, 64, m, 4, 1, partial_sums=True)
     yield Variant("sliced", case, choices=(("forward", sliced),))
-    queue = LaunchConfig("queue", 64, 64, m, 4, 2, programs_per_sm=1)
-    many = replace(case, T=2500 if gpu else 70)
-    for memory in ("speed", "balanced", "lean"):
-        yield Variant(f"queue, {memory}", many, memory, choices=(("queue", queue),))
-    long = replace(case, T=64 * 150 + 5 if gpu else 64 * 9 + 5, d=64 if gpu else 32)
-    yield Variant("queue, piece after piece", long, choices=(("queue", queue),))
 
 
-def launch(device: str) -> int:
-    """Run every variant once; the exit code.
+def chosen(device: str, words: Sequence[str]) -> list[Variant]:
+    """The variants with one of these words in their names; all where there is no word.
+
+    Raises:
+        ValueError: a word that is in no name.
+    """
+    every = list(variants(device))
+    for word in words:
+        if not any(word in one.name for one in every):
+            names = "; ".join(one.name for one in every)
+            raise ValueError(f"--variant must be part of a name out of {names}, got {word!r}")
+    return [one for one in every if not words or any(word in one.name for word in words)]
+
+
+def launch(device: str, words: Sequence[str] = ()) -> int:
+    """Run every variant once, or those with one of these words in their names; the exit code.
 
     A form that this machine does not have is told; any other failure ends the run.
     """
     torch.set_float32_matmul_precision("high")  # at the highest, float32 on a GPU is PyTorch's
-    for variant in variants(device):
+    for variant in chosen(device, words):
         forget_kernels()
         why = ""
         try:
@@ -122,10 +129,11 @@ def run(variant: Variant) -> None:
         raise RuntimeError(f"{variant.name}: {', '.join(wrong)} not finite")
 
 
-def command(tool: str, name: str) -> list[str]:
-    """One of TOOLS over every variant; every allocation is its own, so that a step outside of one is seen."""
+def command(tool: str, name: str, words: Sequence[str] = ()) -> list[str]:
+    """One of TOOLS over these variants; every allocation is its own, so that a step outside of one is seen."""
     options = ["--tool", name, *TOOLS[name], "--error-exitcode", str(FOUND), "--print-limit", "20"]
-    return [tool, *options, sys.executable, "-m", __spec__.name, "--launch", "cuda"]
+    only = [word for one in words for word in ("--variant", one)]
+    return [tool, *options, sys.executable, "-m", __spec__.name, "--launch", "cuda", *only]
 
 
 def summary(text: str) -> str:
@@ -140,11 +148,17 @@ def summary(text: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the tools; 0 where all are clean, 1 where one found something or failed, 2 where there is nothing to run."""
     options = _parse(arguments)
+    words = options.variant or []
+    try:
+        chosen(options.device, words)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     if options.launch:
-        return launch(options.launch)
+        return launch(options.launch, words)
     tools = options.tool or list(TOOLS)
     if options.device == "cpu":
-        return _rehearse(tools)
+        return _rehearse(tools, words)
     if not torch.cuda.is_available():
         print("no CUDA device here: run on a GPU machine, or rehearse with --device cpu", file=sys.stderr)
         return 2
@@ -152,35 +166,38 @@ def main(arguments: list[str] | None = None) -> int:
     if tool is None:
         print("compute-sanitizer is neither on the PATH nor in the CUDA toolkit: nothing was checked", file=sys.stderr)
         return 2
-    failed = sum(not _run(tool, name) for name in tools)
+    failed = sum(not _run(tool, name, words, options.timeout) for name in tools)
     return int(failed > 0)
 
 
-def _run(tool: str, name: str) -> bool:
+def _run(tool: str, name: str, words: Sequence[str], timeout: float) -> bool:
+    """One tool; what it said until it was cut is told too."""
     try:
-        done = subprocess.run(command(tool, name), capture_output=True, text=True, timeout=TIMEOUT, env=_environment())
+        order = command(tool, name, words)
+        done = subprocess.run(order, capture_output=True, text=True, timeout=timeout, env=_environment())
+        text, end, clean = done.stdout, f"exit code {done.returncode}", done.returncode == 0
         line = summary(done.stdout + done.stderr)
-    except subprocess.TimeoutExpired:
-        print(f"{name}: FAILED, not done after {TIMEOUT} s")
-        return False
+    except subprocess.TimeoutExpired as error:
+        text = (error.stdout or b"").decode(errors="replace")  # bytes, whatever was asked for
+        line, end, clean = "no summary", f"not done after {timeout:g} s", False
     except ValueError as error:
-        print(f"{name}: FAILED, {error}")
-        return False
-    ran = sum(text.endswith(": ran") for text in done.stdout.splitlines())
-    absent = [text for text in done.stdout.splitlines() if ": not here (" in text]
-    clean = done.returncode == 0 and ran > 0
-    print(f"{name}: {'clean' if clean else 'FAILED'}, {ran} variants, {line} (exit code {done.returncode})")
-    print("\n".join(f"    {text}" for text in absent), end="\n" if absent else "")
-    if not clean:
-        print("\n".join(f"    {text}" for text in done.stdout.splitlines() if text.startswith("=====")))
+        line, clean = str(error), False
+    lines = text.splitlines()
+    ran = sum(one.endswith(": ran") for one in lines)
+    clean = clean and ran > 0
+    told = [one for one in lines if ": not here (" in one]
+    told += [] if clean else [one for one in lines if one.startswith("=====")]
+    print(f"{name}: {'clean' if clean else 'FAILED'}, {ran} variants, {line} ({end})")
+    print("".join(f"    {one}\n" for one in told), end="", flush=True)
     return clean
 
 
-def _rehearse(tools: Sequence[str]) -> int:
+def _rehearse(tools: Sequence[str], words: Sequence[str]) -> int:
     order = [sys.executable, "-m", __spec__.name, "--launch", "cpu"]
+    order += [word for one in words for word in ("--variant", one)]
     done = subprocess.run(order, env=_environment() | {"TRITON_INTERPRET": "1"})
     for name in tools:
-        print(f"on a GPU {name} would run: {shlex.join(command('compute-sanitizer', name))}")
+        print(f"on a GPU {name} would run: {shlex.join(command('compute-sanitizer', name, words))}")
     print("a CPU has nothing to sanitize: the launches were rehearsed, nothing was checked")
     return int(done.returncode != 0)
 
@@ -204,6 +221,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--tool", action="append", choices=list(TOOLS), help="may be repeated; all by default")
+    parser.add_argument("--variant", action="append", metavar="WORD", help="may be repeated; all by default")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT, metavar="S", help="seconds for a tool")
     parser.add_argument("--launch", choices=("cpu", "cuda"), help="only launch every variant, once")
     return parser.parse_args(arguments)
 

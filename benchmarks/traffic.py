@@ -29,7 +29,7 @@ from adapter_fast.profiler.roofline import Ceilings, Shape, floor_us
 
 Mode = Literal["inference", "speed", "balanced", "lean"]
 Direction = Literal["forward", "backward"]
-Choose = Callable[[Phase, Problem], "LaunchConfig | None"]
+Choose = Callable[[Phase, Problem], LaunchConfig]
 Programs = Callable[[Phase, LaunchConfig, Problem], int]
 
 # Tensors [T, m] that the forward writes for the backward: h and slope; z; none.
@@ -37,6 +37,8 @@ SAVED: dict[Mode, int] = {"inference": 0, "speed": 2, "balanced": 1, "lean": 0}
 DX_PHASE: dict[Mode, Phase] = {"speed": "dx", "balanced": "dx_z", "lean": "dx_x"}
 # Of the cache, what rows waiting for their second reading can hold: the rest is weights, outputs and bad luck.
 USABLE = 0.7
+MIB = 2**20
+L2_BYTES = {"sm_80": 40 * MIB, "sm_90": 50 * MIB, "sm_100": 126 * MIB, "sm_120": 96 * MIB, "gfx942": 256 * MIB}
 SUM_BYTES = 4  # of an element of a partial sum
 
 
@@ -62,7 +64,7 @@ class Machine:
 class Traffic:
     """What one launch moves, in bytes, and computes.
 
-    programs: tiles, whether each has a program of its own or not. steps: turns of its loops that one place on a
+    programs: tiles, each a program's own. steps: turns of its loops that one place on a
     multiprocessor makes one after another, in all programs that come to it. slots: of dram_write, partial sums that are
     summed afterwards; rows: how many of them for one result. reused: of dram_read, what an earlier launch of the same
     call has touched. hit: share of the second reading that the L2 cache serves; None where nothing is read twice.
@@ -113,6 +115,11 @@ def in_flight(config: LaunchConfig, problem: Problem, T: int, programs_per_sm: i
     return running * config.BLOCK_T * problem.D * problem.x_bytes
 
 
+def usable_cache(problem: Problem) -> float:
+    """Bytes of the L2 cache of this family's largest GPU that can hold rows for their second reading."""
+    return USABLE * L2_BYTES[family(problem.arch)]
+
+
 def second_reading(waiting: float, capacity: float) -> float:
     """The share of rows that are still in the cache when a loop walks backwards over what it read forwards.
 
@@ -134,7 +141,7 @@ def launch_traffic(
     """What one launch over T ≥ 1 tokens moves.
 
     Args:
-        phase: "dx_z" and "dx_x" make the slope from z or from x. config: its tiles; problem: sms and l2_bytes count.
+        phase: "dx_z" and "dx_x" make the slope from z or from x. config: its tiles; problem: arch and sms count.
         programs_per_sm: how many the compiler's registers and shared memory let run at a time (AOT, or an estimate).
         mode: what the forward saves. residual: what is added to y. backward: of an "expand", that it makes dx.
 
@@ -147,12 +154,9 @@ def launch_traffic(
         one = _weight_grad(config, problem, T)
     elif phase == "expand":
         one = _expand(config, problem, T, backward, residual)
-    elif phase == "queue":
-        programs_per_sm = min(programs_per_sm, max(1, config.programs_per_sm))
-        one = _queue(config, problem, T, programs_per_sm, mode)
     elif config.form == "split":
         one = _down(phase, config, problem, T, mode)
-    elif config.form == "fused" or (config.form in ("resident", "sliced") and phase == "forward"):
+    elif config.form == "fused" or (config.form == "sliced" and phase == "forward"):
         one = _whole(phase, config, problem, T, programs_per_sm, mode, residual)
     else:
         raise ValueError(f"phase {phase} has no form {config.form!r}")
@@ -184,7 +188,7 @@ def _whole(
     if twice and config.form == "fused":
         # What a program writes takes as much of the cache as the rows that it reads.
         waiting = 2 * in_flight(config, problem, T, programs_per_sm)
-        hit = second_reading(waiting, USABLE * problem.l2_bytes)
+        hit = second_reading(waiting, usable_cache(problem))
         read, l2 = read + round((1 - hit) * s.X), l2 + s.X
     elif config.form == "sliced":
         slices = -(-problem.D // config.BLOCK_D)
@@ -254,52 +258,13 @@ def _weight_grad(config: LaunchConfig, problem: Problem, T: int) -> Traffic:
     )
 
 
-def queue_plan(config: LaunchConfig, problem: Problem, T: int) -> tuple[int, int]:
-    """Tokens of a chunk of the queue form, and how many chunks dx is ahead: the kernel's own rule."""
-    from adapter_fast.kernels.chunked import chunk_tokens, chunks_ahead
-
-    chunk = chunk_tokens(T, problem.D, problem.x_bytes, problem.l2_bytes)
-    chunks = -(-T // chunk)
-    items = chunk // config.BLOCK_T + -(-problem.D // config.BLOCK_D)
-    return chunk, chunks_ahead(items, chunks, min(chunks * items, max(1, config.programs_per_sm) * problem.sms))
-
-
-def _queue(config: LaunchConfig, problem: Problem, T: int, running: int, mode: Mode) -> Traffic:
-    """The whole backward: dx of one chunk of tokens beside the weight gradients of an earlier one."""
-    dx = _whole(DX_PHASE[mode], replace(config, form="fused"), problem, T, running, mode, "x")
-    s = sizes(problem, T)
-    chunk, ahead = queue_plan(config, problem, T)
-    # Until dy comes again, so much came in: dy, x and dx of the chunks between.
-    between = 3 * min(ahead * chunk, T) * problem.D * problem.x_bytes
-    far = 0 if between <= USABLE * problem.l2_bytes else 1
-    reads_x = 0 if mode == "lean" else 1  # in "lean" the launch has read x before, too
-    tiles_d, chunks = -(-problem.D // config.BLOCK_D), -(-T // chunk)
-    h = s.Z if mode == "speed" else far * s.Z
-    slots = chunks * problem.D * (2 * problem.M + 1) * SUM_BYTES
-    items = dx.programs + chunks * tiles_d
-    turns = dx.programs * dx.steps + tiles_d * -(-T // config.BLOCK_T)
-    return Traffic(
-        "queue",
-        config,
-        items,
-        dram_read=dx.dram_read + far * s.X + (reads_x or far) * s.X + h + far * s.Z,
-        dram_write=dx.dram_write + slots,
-        l2_read=dx.l2_read + 2 * s.X + 2 * s.Z * tiles_d,
-        flops=dx.flops + 4 * T * problem.D * problem.M,
-        steps=-(-turns // items),
-        slots=dx.slots + slots,
-        rows=max(dx.rows, chunks),
-        hit=1.0 - far,
-    )
-
-
 def _reduce(launches: Sequence[Traffic], problem: Problem, T: int) -> Traffic:
     """The last launch of a backward: every gradient of the weights from the slots of those before."""
     from adapter_fast.kernels.reduce import tile_of
 
     s = sizes(problem, T)
     slots = sum(one.slots for one in launches)
-    read = 0 if slots <= USABLE * problem.l2_bytes else slots
+    read = 0 if slots <= usable_cache(problem) else slots
     steps = max(-(-one.rows // tile_of(one.rows)[0]) for one in launches)
     return Traffic("reduce", None, problem.sms, read, 2 * s.W + s.biases, slots, slots // SUM_BYTES, steps)
 
@@ -325,23 +290,17 @@ def chain(
         raise ValueError('mode must be "speed", "balanced" or "lean" for a backward, got "inference"')
     problem = replace(problem, tokens=bucket(T))
     phases: list[Phase] = ["forward"] if direction == "forward" else [DX_PHASE[mode], "weight_grad"]
-    if direction == "backward" and choose("queue", problem) is not None:
-        phases = ["queue"]
     launches: list[Traffic] = []
     for phase in phases:
         config = choose(phase, problem)
-        if config is None:
-            raise ValueError(f"choose must give tiles for phase {phase}, got None")
         launches.append(launch_traffic(phase, config, problem, T, programs(phase, config, problem), mode))
         if config.form == "split" and phase != "weight_grad":
             config = choose("expand", problem)
-            if config is None:
-                raise ValueError("choose must give tiles for phase expand, got None")
             fit = programs("expand", config, problem)
             launches.append(launch_traffic("expand", config, problem, T, fit, mode, backward=direction == "backward"))
     if direction == "backward":
         launches.append(_reduce(launches, problem, T))
-    if sum(launch.dram - launch.reused for launch in launches) <= USABLE * problem.l2_bytes:
+    if sum(launch.dram - launch.reused for launch in launches) <= usable_cache(problem):
         launches = [replace(one, dram_read=one.dram_read - one.reused, reused=0) for one in launches]
     return launches
 
@@ -383,8 +342,6 @@ def estimated_programs(phase: Phase, config: LaunchConfig, problem: Problem) -> 
     if phase == "weight_grad":
         shared = config.num_stages * 2 * (rows + config.BLOCK_T * config.BLOCK_M * problem.x_bytes)
         registers = 64 + 2 * config.BLOCK_D * config.BLOCK_M // threads
-    elif config.form == "resident":
-        shared = config.BLOCK_T * problem.D * problem.x_bytes + 2 * weights
     elif config.form == "sliced":
         shared = rows + weights
     limits = ARCHS[family(problem.arch)]
@@ -418,15 +375,11 @@ def compiled_programs(readings: list[Mapping]) -> Programs:
 
 
 def describe(config: LaunchConfig | None) -> str:
-    """Tiles in a few letters: "queue 64×64×64 w4 s3 ≤1/SM"."""
+    """Tiles in a few letters: "fused 64×64×64 w4 s3"."""
     if config is None:
         return ""
-    words = [
-        config.form,
-        f"{config.BLOCK_T}×{config.BLOCK_D}×{config.BLOCK_M} w{config.num_warps} s{config.num_stages}",
-    ]
-    words += [f"≤{config.programs_per_sm}/SM"] if config.programs_per_sm else []
-    return " ".join(words)
+    tiles = f"{config.BLOCK_T}×{config.BLOCK_D}×{config.BLOCK_M}"
+    return f"{config.form} {tiles} w{config.num_warps} s{config.num_stages}"
 
 
 HEAD = (
@@ -482,10 +435,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.aot:
         programs = compiled_programs(json.loads(options.aot.read_text("utf-8")))
     shapes = product(options.tokens, options.hidden, options.bottleneck)
-    problems = (
-        (Problem(d, m, 2, options.weight_bytes, "ieee", options.arch, options.sms, l2_bytes=options.l2_mib * 2**20), T)
-        for T, d, m in shapes
-    )
+    problems = ((Problem(d, m, 2, options.weight_bytes, "ieee", options.arch, options.sms), T) for T, d, m in shapes)
     source = f"read from {options.aot}" if options.aot else "estimated: name a reading with --aot"
     print(f"Predicted, not measured: {machine.copy_gbps:.0f} GB/s of DRAM, {machine.l2_gbps:.0f} GB/s from L2,")
     print(f"{machine.tflops:.0f} TFLOP/s, at least {machine.launch_us} µs a launch and {machine.step_us} µs a step.")
@@ -501,7 +451,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     given = Machine()
     parser.add_argument("--arch", default="sm_90", choices=[name for name in ARCHS if name.startswith("sm_")])
     parser.add_argument("--sms", type=_positive_int, default=132)
-    parser.add_argument("--l2-mib", type=_positive_int, default=50)
     parser.add_argument("--copy-gbps", type=_positive, default=given.copy_gbps)
     parser.add_argument("--l2-gbps", type=_positive, default=given.l2_gbps)
     parser.add_argument("--tflops", type=_positive, default=given.tflops)

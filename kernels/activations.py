@@ -115,5 +115,5 @@ def activation_slope(z, ACTIVATION: tl.constexpr):
     elif ACTIVATION == "tanh":
         slope = tanh_slope(z)
     else:
-        slope = tl.where(z == z, 1.0, 1.0).to(z.dtype)  # in z's layout, which Gluon asks for; z·0 is NaN at infinity
+        slope = tl.zeros_like(z) + 1.0  # z·0 is NaN at infinity
     return slope

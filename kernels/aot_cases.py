@@ -17,12 +17,11 @@ from typing import Any
 import torch
 
 from .backward import launch_dx, launch_weight_grad
-from .chunked import launch_queue
 from .expand import expand_kernel
 from .forward import launch_forward
 from .plan import recorded
 from .reduce import launch_reduce
-from .shapes import TOKENS, LaunchConfig, Phase, Problem
+from .shapes import TOKENS, Phase, Problem
 from .sliced import bottleneck_sliced_kernel
 from .tiles import OPTIONAL_FORMS, select_tiles
 
@@ -85,13 +84,16 @@ def _type(value: Any) -> str:
     return "i32" if isinstance(value, int) else "fp32"
 
 
-def _units(size: str, unit: int, block: int) -> str:
+def _units(size: str, fixed: dict[str, Any]) -> str:
     """What is known of d or m: whole tiles need no word."""
-    return "" if unit == block else f"{size.lower()} masked" if unit > 1 else f"{size.lower()} ragged"
+    unit = fixed.get(f"UNIT_{size}")
+    if unit is None or unit == fixed.get(f"BLOCK_{size}", max(unit, 2)):
+        return ""
+    return f"{size.lower()} masked" if unit > 1 else f"{size.lower()} ragged"
 
 
 def _cases(
-    kernel: str, form: str, dtypes: tuple[str, str, str], aligned: bool, call: Callable[[], Any], detail: str = ""
+    kernel: str, form: str, dtypes: tuple[str, str, str], aligned: bool, call: Callable[[], Any]
 ) -> Iterator[AotCase]:
     """A case for each launch of one call; kernel and form: what its own is called, beside the ones named below."""
     x_dtype, w_dtype, precision = dtypes
@@ -104,15 +106,11 @@ def _cases(
         if fn is bottleneck_sliced_kernel:
             kernel = f"sliced {fixed['PHASE']}"
         blocks = {name: value for name, value in fixed.items() if name.startswith(("BLOCK_", "BIAS_"))}
-        words = [kernel, detail or form, f"{x_dtype}/{w_dtype}", precision, "aligned" if aligned else "ragged"]
+        words = [kernel, form, f"{x_dtype}/{w_dtype}", precision, "aligned" if aligned else "ragged"]
         words += ["x".join(map(str, blocks.values())), f"w{options['num_warps']}"]
         words += [f"s{options['num_stages']}"] if "num_stages" in options else []
         words += [word for name, word in _SETTINGS.items() if fixed.get(name)]
-        words += [
-            _units(size, fixed[f"UNIT_{size}"], fixed[f"BLOCK_{size}"])
-            for size in "DM"
-            if aligned and {f"UNIT_{size}", f"BLOCK_{size}"} <= fixed.keys()
-        ]
+        words += [_units(size, fixed) for size in "DM" if aligned]
         given = {name: value for name, value in arguments.items() if value is not None}
         anywhere = {param.name for param in fn.params if param.do_not_specialize_on_alignment}
         yield AotCase(
@@ -127,7 +125,7 @@ def _cases(
             ),
             options=options,
             num_warps=options["num_warps"],
-            num_stages=options.get("num_stages", fixed.get("AHEAD", 0)),
+            num_stages=options.get("num_stages", 0),
             expects_tensor_core=form != "" and (x_dtype != "fp32" or precision == "tf32"),
             kernel=kernel,
             form=form,
@@ -152,62 +150,25 @@ def _launches(dtypes: tuple[str, str, str], problem: Problem) -> Iterator[AotCas
     h = _tensor(x_dtype, T, M)
 
     config = select_tiles("forward", problem)
-    if config is not None and config.form == "resident":
-        yield from _resident(dtypes, config, problem)
-    elif config is not None:
-        # Where its programs cannot wait for each other the sliced form is two launches, as for a device of -1.
-        for device in (0, -1) if config.form == "sliced" else (0,):
-            forward = partial(launch_forward, x, *weights.values(), x, "gelu", 1.0, True, True, False)
-            yield from _cases(
-                "forward", config.form, dtypes, aligned, partial(forward, replace(problem, device=device))
-            )
+    # Where its programs cannot wait for each other the sliced form is two launches, as for a device of -1.
+    for device in (0, -1) if config.form == "sliced" else (0,):
+        forward = partial(launch_forward, x, *weights.values(), x, "gelu", 1.0, True, True, False)
+        yield from _cases("forward", config.form, dtypes, aligned, partial(forward, replace(problem, device=device)))
 
-    queue = select_tiles("queue", problem)
     modes: tuple[tuple[Phase, dict[str, Any]], ...] = (("dx", {"slope": h}), ("dx_z", {"z": h}), ("dx_x", {"x": x}))
     for phase, mode in modes:
         config = select_tiles(phase, problem)
         read = {"x": None, "slope": None, "z": None} | mode
         settled = {"w_down": w_down, "b_down": b_down, "w_up": w_up, "add_dy": True, "activation": "gelu", "scale": 1.0}
         settled |= {"need_dx": True, "save_h": phase != "dx", "need_b_down": True}
-        if config is not None:
-            call = partial(launch_dx, dy, **read, **settled, save_dz=True, problem=problem)
-            yield from _cases(phase, config.form, dtypes, aligned, call)
-            # The weights themselves are not read in the next: their dtype does not matter.
-            grads = partial(launch_weight_grad, dy, x, h, h, M, True, problem)
-            yield from _cases("weight_grad", "fused", (x_dtype, x_dtype, precision), aligned, grads)
-            with recorded():
-                sums = call()[-1], *grads()
-            yield from _reduce(dtypes, problem, *sums)
-        if queue is not None:
-            saved = h if phase == "dx" else None
-            rest = {"h": saved, "need_w_down": True, "need_b_up": True, "config": queue, "problem": problem}
-            call = partial(launch_queue, dy, **read | {"x": x}, **settled, **rest)
-            yield from _cases(f"queue {next(iter(mode))}", "queue", dtypes, aligned, call)
-            with recorded():
-                sums = call()[1:]
-            yield from _reduce(dtypes, problem, *sums)
-
-
-def _resident(dtypes: tuple[str, str, str], config: LaunchConfig, problem: Problem) -> Iterator[AotCase]:
-    from .resident import launch_resident  # needs a Triton with Gluon
-
-    x_dtype, w_dtype, _ = dtypes
-    T, D, M = problem.tokens, problem.D, problem.M
-    x, y, other = _tensor(x_dtype, T, D), _tensor(x_dtype, T, D), _tensor(x_dtype, T, D + 8)[:, :D]
-    w_down, w_up, b_down, b_up = (
-        _tensor(x_dtype, M, D),
-        _tensor(x_dtype, D, M),
-        _tensor(w_dtype, M),
-        _tensor(w_dtype, D),
-    )
-    variants = (("x", ("h", "slope")), ("x", ("z",)), ("x", ()), ("tensor", ("h", "slope")))
-    # The weights come in the dtype of x, the biases in their own, which is no reason to compile all four again.
-    for residual, saved in variants if w_dtype == x_dtype else variants[:1]:
-        added = x if residual == "x" else other
-        h, slope, z = (_tensor(x_dtype, T, M) if name in saved else None for name in ("h", "slope", "z"))
-        given = (x, w_down, b_down, w_up, b_up, added, "gelu", 1.0, y, h, slope, z, config)
-        detail = f"{residual} {'+'.join(saved) or 'nothing'} d{D}"
-        yield from _cases("resident", "resident", dtypes, True, partial(launch_resident, *given), detail)
+        call = partial(launch_dx, dy, **read, **settled, save_dz=True, problem=problem)
+        yield from _cases(phase, config.form, dtypes, aligned, call)
+        # The weights themselves are not read in the next: their dtype does not matter.
+        grads = partial(launch_weight_grad, dy, x, h, h, M, True, problem)
+        yield from _cases("weight_grad", "fused", (x_dtype, x_dtype, precision), aligned, grads)
+        with recorded():
+            sums = call()[-1], *grads()
+        yield from _reduce(dtypes, problem, *sums)
 
 
 def _reduce(

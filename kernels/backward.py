@@ -20,9 +20,8 @@ from .shapes import LaunchConfig, Phase, Problem
 from .tiles import select_tiles, split_count
 
 
-@triton.jit
-def dx_tile(
-    pid,
+@triton.jit(do_not_specialize=["T", "D", "M", "stride_dyt", "stride_xt"])
+def bottleneck_dx_kernel(
     dy_ptr,
     x_ptr,
     h_ptr,
@@ -45,14 +44,23 @@ def dx_tile(
     PRECISION: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
     STAGES: tl.constexpr,
+    UNIT: tl.constexpr,
+    UNIT_D: tl.constexpr,
+    UNIT_M: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """One tile of tokens × one of the bottleneck. The slope is read, or made from z, or from x where that is given.
+    """A program a tile, and units, as in bottleneck_forward_kernel; dx_ptr None leaves the second loop out.
 
-    With z or x it comes before the first loop, together with h, so that no transcendental waits on that loop's sum.
+    The slope is read, or made from z, or from x where that is given. Made, it comes before the first loop, together
+    with h, so that no transcendental waits on that loop's sum.
     """
+    D = D // UNIT_D * UNIT_D
+    M = M // UNIT_M * UNIT_M
+    stride_dyt = stride_dyt // UNIT * UNIT
+    stride_xt = stride_xt // UNIT * UNIT
+    pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
     tile_t = (pid // tiles_m).to(tl.int64)
     first_t = tile_t * BLOCK_T
@@ -120,126 +128,6 @@ def dx_tile(
         )
 
 
-@triton.jit
-def weight_grad_tile(
-    dy_ptr,
-    x_ptr,
-    h_ptr,
-    dz_ptr,
-    dw_down_ptr,
-    dw_up_ptr,
-    db_up_ptr,
-    slot,
-    first,
-    tokens,
-    tile_d,
-    tile_m,
-    T,
-    D,
-    M,
-    stride_dyt,
-    stride_xt,
-    PRECISION: tl.constexpr,
-    ACC_DTYPE: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-):
-    """Slot `slot` of one [BLOCK_D, BLOCK_M] tile of both weights' gradients, from tokens first … first + tokens.
-
-    With the first tile of the bottleneck comes Σ dy, where dy has 16 bits as one more product, which is exact. slot and
-    first are 64-bit; tokens is a multiple of BLOCK_T, and tokens from T on count as zeros.
-    """
-    offs_m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
-    offs_d = tile_d * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
-    mask_m = offs_m < M
-    mask_d = offs_d < D
-    dw_up = tl.zeros((BLOCK_D, BLOCK_M), dtype=ACC_DTYPE)
-    dw_down = tl.zeros((BLOCK_D, BLOCK_M), dtype=ACC_DTYPE)
-    sums = tl.zeros((BLOCK_D, 16), dtype=ACC_DTYPE)
-    for start_t in range(0, tokens, BLOCK_T):
-        first_t = first + start_t
-        offs_t = tl.arange(0, BLOCK_T)
-        mask_t = offs_t < T - first_t
-        mask_dt = mask_d[:, None] & mask_t[None, :]
-        mask_tm = mask_t[:, None] & mask_m[None, :]
-        offs_tm = offs_t[:, None] * M + offs_m[None, :]
-        if dw_up_ptr is not None:
-            dy = tl.load(
-                dy_ptr + first_t * stride_dyt + offs_t[None, :] * stride_dyt + offs_d[:, None], mask=mask_dt, other=0.0
-            )
-            h = tl.load(h_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0)
-            dw_up = multiply(dy, h, dw_up, PRECISION)
-            if db_up_ptr is not None:
-                # A column of ones and fifteen of zeros: the least that a tensor core multiplies with.
-                first_column = tl.arange(0, 16)[None, :] == 0
-                ones = tl.where(first_column & (offs_t >= 0)[:, None], 1.0, 0.0)  # [BLOCK_T, 16]
-                if dy.dtype.primitive_bitwidth == 16:
-                    sums = tl.dot(dy, ones.to(dy.dtype), sums, out_dtype=ACC_DTYPE)
-                else:
-                    sums += tl.sum(dy, axis=1)[:, None]
-        if dw_down_ptr is not None:
-            x = tl.load(
-                x_ptr + first_t * stride_xt + offs_t[None, :] * stride_xt + offs_d[:, None], mask=mask_dt, other=0.0
-            )
-            dz = tl.load(dz_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0)
-            dw_down = multiply(x, dz, dw_down, PRECISION)
-    mask_dm = mask_d[:, None] & mask_m[None, :]
-    first_dm = slot * D * M
-    if dw_up_ptr is not None:
-        tl.store(dw_up_ptr + first_dm + offs_d[:, None] * M + offs_m[None, :], dw_up, mask=mask_dm)
-    if dw_down_ptr is not None:
-        tl.store(dw_down_ptr + first_dm + offs_m[None, :] * D + offs_d[:, None], dw_down, mask=mask_dm)
-    if db_up_ptr is not None:
-        # The other fifteen columns are zeros, or with float32 the same sums.
-        total = tl.sum(tl.where(tl.arange(0, 16)[None, :] == 0, sums, 0.0), axis=1)
-        if tile_m == 0:
-            tl.store(db_up_ptr + slot * D + offs_d, total, mask=mask_d)
-
-
-@triton.jit(do_not_specialize=["T", "D", "M", "stride_dyt", "stride_xt"])
-def bottleneck_dx_kernel(
-    dy_ptr,
-    x_ptr,
-    h_ptr,
-    slope_ptr,
-    z_ptr,
-    w_up_ptr,
-    w_down_ptr,
-    b_down_ptr,
-    dx_ptr,
-    dz_ptr,
-    db_down_ptr,
-    T,
-    D,
-    M,
-    scale,
-    stride_dyt,
-    stride_xt,
-    ADD_DY: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ACC_DTYPE: tl.constexpr,
-    STAGES: tl.constexpr,
-    UNIT: tl.constexpr,
-    UNIT_D: tl.constexpr,
-    UNIT_M: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-):
-    """A program a tile, and units, as in bottleneck_forward_kernel; dx_ptr None leaves the second loop out."""
-    D = D // UNIT_D * UNIT_D
-    M = M // UNIT_M * UNIT_M
-    stride_dyt = stride_dyt // UNIT * UNIT
-    stride_xt = stride_xt // UNIT * UNIT
-    dx_tile(
-        tl.program_id(0), dy_ptr, x_ptr, h_ptr, slope_ptr, z_ptr, w_up_ptr, w_down_ptr, b_down_ptr, dx_ptr, dz_ptr,
-        db_down_ptr, T, D, M, scale, stride_dyt, stride_xt, ADD_DY, ACTIVATION, PRECISION, ACC_DTYPE, STAGES,
-        BLOCK_T, BLOCK_D, BLOCK_M,
-    )  # fmt: skip
-
-
 @triton.jit(do_not_specialize=["T", "D", "M", "tokens_per_split", "stride_dyt", "stride_xt"])
 def weight_grad_kernel(
     dy_ptr,
@@ -266,7 +154,8 @@ def weight_grad_kernel(
 ):
     """Programs: runs of tokens × hidden tiles × bottleneck tiles; each owns one slot of dW_down, dW_up and db_up.
 
-    tokens_per_split is a multiple of BLOCK_T, so that a tile never reaches into the next run.
+    tokens_per_split is a multiple of BLOCK_T, so that a tile never reaches into the next run. With the first tile of
+    the bottleneck comes Σ dy, where dy has 16 bits as one more product, which is exact.
     """
     D = D // UNIT_D * UNIT_D
     M = M // UNIT_M * UNIT_M
@@ -275,31 +164,54 @@ def weight_grad_kernel(
     tiles_m = tl.cdiv(M, BLOCK_M)
     tiles_d = tl.cdiv(D, BLOCK_D)
     pid = tl.program_id(0)
+    tile_d = pid // tiles_m % tiles_d
+    tile_m = pid % tiles_m
     split = (pid // (tiles_m * tiles_d)).to(tl.int64)
-    weight_grad_tile(
-        dy_ptr,
-        x_ptr,
-        h_ptr,
-        dz_ptr,
-        dw_down_ptr,
-        dw_up_ptr,
-        db_up_ptr,
-        split,
-        split * tokens_per_split,
-        tokens_per_split,
-        pid // tiles_m % tiles_d,
-        pid % tiles_m,
-        T,
-        D,
-        M,
-        stride_dyt,
-        stride_xt,
-        PRECISION,
-        ACC_DTYPE,
-        BLOCK_T,
-        BLOCK_D,
-        BLOCK_M,
-    )
+    offs_m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
+    offs_d = tile_d * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
+    mask_m = offs_m < M
+    mask_d = offs_d < D
+    dw_up = tl.zeros((BLOCK_D, BLOCK_M), dtype=ACC_DTYPE)
+    dw_down = tl.zeros((BLOCK_D, BLOCK_M), dtype=ACC_DTYPE)
+    sums = tl.zeros((BLOCK_D, 16), dtype=ACC_DTYPE)
+    for start_t in range(0, tokens_per_split, BLOCK_T):
+        first_t = split * tokens_per_split + start_t
+        offs_t = tl.arange(0, BLOCK_T)
+        mask_t = offs_t < T - first_t
+        mask_dt = mask_d[:, None] & mask_t[None, :]
+        mask_tm = mask_t[:, None] & mask_m[None, :]
+        offs_tm = offs_t[:, None] * M + offs_m[None, :]
+        if dw_up_ptr is not None:
+            dy = tl.load(
+                dy_ptr + first_t * stride_dyt + offs_t[None, :] * stride_dyt + offs_d[:, None], mask=mask_dt, other=0.0
+            )
+            h = tl.load(h_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0)
+            dw_up = multiply(dy, h, dw_up, PRECISION)
+            if db_up_ptr is not None:
+                # A column of ones and fifteen of zeros: the least that a tensor core multiplies with.
+                first_column = tl.arange(0, 16)[None, :] == 0
+                ones = tl.where(first_column & (offs_t >= 0)[:, None], 1.0, 0.0)  # [BLOCK_T, 16]
+                if dy.dtype.primitive_bitwidth == 16:
+                    sums = tl.dot(dy, ones.to(dy.dtype), sums, out_dtype=ACC_DTYPE)
+                else:
+                    sums += tl.sum(dy, axis=1)[:, None]
+        if dw_down_ptr is not None:
+            x = tl.load(
+                x_ptr + first_t * stride_xt + offs_t[None, :] * stride_xt + offs_d[:, None], mask=mask_dt, other=0.0
+            )
+            dz = tl.load(dz_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0)
+            dw_down = multiply(x, dz, dw_down, PRECISION)
+    mask_dm = mask_d[:, None] & mask_m[None, :]
+    first_dm = split * D * M
+    if dw_up_ptr is not None:
+        tl.store(dw_up_ptr + first_dm + offs_d[:, None] * M + offs_m[None, :], dw_up, mask=mask_dm)
+    if dw_down_ptr is not None:
+        tl.store(dw_down_ptr + first_dm + offs_m[None, :] * D + offs_d[:, None], dw_down, mask=mask_dm)
+    if db_up_ptr is not None:
+        # The other fifteen columns are zeros, or with float32 the same sums.
+        total = tl.sum(tl.where(tl.arange(0, 16)[None, :] == 0, sums, 0.0), axis=1)
+        if tile_m == 0:
+            tl.store(db_up_ptr + split * D + offs_d, total, mask=mask_d)
 
 
 @cache

@@ -160,13 +160,6 @@ def launch_forward(
     z = x.new_empty((T, M)) if save_z else None
     if T == 0:
         return y, h if save_h else None, slope, z
-    if config.form == "resident":
-        # Imported here: not every Triton has the Gluon that it is written in.
-        from .resident import launch_resident
-
-        w_down, w_up = w_down.to(x.dtype), w_up.to(x.dtype)
-        launch_resident(x, w_down, b_down, w_up, b_up, residual, activation, scale, y, h, slope, z, config)
-        return y, h, slope, z
     if config.form == "sliced":
         launch_sliced(x, w_down, b_down, w_up, b_up, residual, activation, scale, y, h, slope, z, config, problem)
         return y, h, slope, z

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Phase = Literal["forward", "dx", "dx_z", "dx_x", "expand", "weight_grad", "queue"]
-Form = Literal["fused", "split", "resident", "sliced", "queue"]
+Phase = Literal["forward", "dx", "dx_z", "dx_x", "expand", "weight_grad"]
+Form = Literal["fused", "split", "sliced"]
 
 # Representative numbers of tokens; a launch belongs to the first that is no smaller, or to the last.
 TOKENS = (128, 2048, 16384, 65536)
@@ -16,9 +16,8 @@ TOKENS = (128, 2048, 16384, 65536)
 class LaunchConfig:
     """One launch and its tiles.
 
-    form: "fused", one kernel per direction; "split", a launch for each projection; "resident" (Gluon), x stays in
-        shared memory; "sliced", the hidden dimension split over programs; "queue", the whole backward in one launch.
-    programs_per_sm: of the queue, whose programs take piece after piece: so many on a multiprocessor.
+    form: "fused", one kernel per direction; "split", a launch for each projection; "sliced", the hidden dimension split
+        over programs.
     partial_sums: the products of BLOCK_D columns are summed one by one instead of running on in one accumulator, which
         is the order of the sliced form: both then give the same bits.
     """
@@ -29,7 +28,6 @@ class LaunchConfig:
     BLOCK_M: int
     num_warps: int
     num_stages: int
-    programs_per_sm: int = 0
     partial_sums: bool = False
 
     @property
@@ -47,10 +45,8 @@ class Problem:
 
     D, M: hidden and bottleneck size; x_bytes, w_bytes: bytes of one element of x and of the weights;
     precision: "ieee" or "tf32", of float32 products; arch: "sm_90", "gfx942", …; sms: its multiprocessors;
-    l2_bytes: its last-level cache; aligned: every tensor and every row of x, dy and the residual starts at a multiple
-    of 16 bytes;
-    tokens: one of TOKENS; device: index of the GPU; optional: forms asked for; unavailable: forms that this Triton or
-    the interpreter cannot run; forced: phases with a given choice.
+    aligned: every tensor and every row of x, dy and the residual starts at a multiple of 16 bytes;
+    tokens: one of TOKENS; device: index of the GPU; optional: forms asked for; forced: phases with a given choice.
     """
 
     D: int
@@ -61,11 +57,9 @@ class Problem:
     arch: str
     sms: int = 132
     aligned: bool = True
-    l2_bytes: int = 50 * 2**20
     tokens: int = TOKENS[-1]
     device: int = 0
     optional: tuple[str, ...] = ()
-    unavailable: tuple[str, ...] = ()
     forced: tuple[tuple[str, LaunchConfig], ...] = ()
 
     def __hash__(self) -> int:

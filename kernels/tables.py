@@ -73,11 +73,6 @@ _RAGGED: Table = {
     ("weight_grad", 32): (32, 64, 8, 1),
     ("weight_grad", 64): (32, 64, 8, 1),
 }
-# The whole backward in one launch, 16-bit aligned rows: family → bottleneck → (…, programs a multiprocessor).
-QUEUE: dict[str, dict[int, tuple[int, ...]]] = {
-    "sm_90": {16: (64, 64, 4, 3, 1), 32: (64, 64, 4, 3, 1), 64: (64, 64, 8, 3, 1), 128: (64, 64, 8, 2, 1)},
-    "sm_80": {16: (64, 64, 4, 3, 1), 64: (64, 64, 8, 2, 1)},
-}
 TABLES: dict[str, Table] = {
     "16": _HALF,
     "16/32": _HALF,

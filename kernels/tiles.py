@@ -2,7 +2,8 @@
 
 The order in which a row of y or dx is summed, and so its bits, does not depend on what else is in the batch: the number
 of tokens may change how many rows a program takes, never LaunchConfig.order. Measured choices (tuned/) come first, then
-the rules below over the static tables (tables.py). A form that no GPU has run is taken only where it is asked for.
+the rules below over the static tables (tables.py). An optional form is taken only where it was measured to be the
+fastest, or is asked for.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
-from . import resident_tiles, tuned
+from . import tuned
 from .shapes import TOKENS, LaunchConfig, Phase, Problem, bucket, family, kind, padded
-from .tables import DEPARTURES, QUEUE, TABLES
+from .tables import DEPARTURES, TABLES
 
 __all__ = ["TOKENS", "LaunchConfig", "Phase", "Problem", "bucket", "family", "kind", "padded", "select_tiles"]
 
 
-# Forms that no GPU has run yet: a user names them in this variable, separated by commas.
-OPTIONAL_FORMS = ("resident", "sliced", "queue")
+# Forms that the rules do not take by themselves: a user names them in this variable, separated by commas.
+OPTIONAL_FORMS = ("sliced",)
 VARIABLE = "ADAPTER_FAST_KERNELS"
 
 
@@ -64,30 +65,28 @@ def forced(**choices: LaunchConfig) -> Iterator[None]:
 
 
 @cache
-def select_tiles(phase: Phase, problem: Problem) -> LaunchConfig | None:
-    """The tiles of one launch, or None where the phase "queue" is not to be used.
+def select_tiles(phase: Phase, problem: Problem) -> LaunchConfig:
+    """The tiles of one launch.
 
     "forward" and "dx" (dx_z, dx_x: the same with the slope made from z or from x) are the fused kernel or the first of
-    two launches, "expand" is the second of these; "weight_grad" both weights' gradients; "queue" the whole backward.
+    two launches, "expand" is the second of these; "weight_grad" both weights' gradients.
     """
     for name, config in problem.forced:
         if name == phase:
             return config
-    measured = tuned.choice(phase, problem)
-    if phase == "queue" and measured is not None and measured.form != "queue":
-        return None  # measured, and the two launches won
+    # A form that is asked for sets the order of sums of the forward for all numbers of tokens.
+    asked = phase == "forward" and problem.optional
+    measured = None if asked else tuned.choice(phase, problem)
     return ruled(phase, problem) if measured is None else measured
 
 
-def ruled(phase: Phase, problem: Problem) -> LaunchConfig | None:
+def ruled(phase: Phase, problem: Problem) -> LaunchConfig:
     """The choice without measurements: rules over the static tables."""
     table = TABLES[kind(problem)] | DEPARTURES.get((family(problem.arch), kind(problem)), {})
     M = padded(problem.M)
     if phase == "expand":
         tiles = -(-problem.D // table["expand"][1])
         return _split(table, "expand", tiles, problem)
-    if phase == "queue":
-        return _queue(problem)
     if phase == "weight_grad":
         M = min(M, max(m for name, m in (key for key in table if isinstance(key, tuple)) if name == phase))
     down = f"down {phase}" if f"down {phase}" in table else "down"
@@ -123,8 +122,7 @@ def _fitted(wide: LaunchConfig, narrow: LaunchConfig | None, problem: Problem) -
 def _optional(config: LaunchConfig, problem: Problem) -> LaunchConfig:
     """The forward's form that was asked for, where it can be had.
 
-    The sliced form adds up its slices one by one, so where few tokens take it more tokens must be summed like that too;
-    the resident form does not, and stands back.
+    The sliced form adds up its slices one by one, so where few tokens take it more tokens must be summed like that too.
     """
     if not problem.aligned or problem.x_bytes != 2 or family(problem.arch) != "sm_90" or config.BLOCK_M > 128:
         return config
@@ -134,26 +132,7 @@ def _optional(config: LaunchConfig, problem: Problem) -> LaunchConfig:
         if problem.tokens == TOKENS[0]:
             return LaunchConfig("sliced", 64, block_d, config.BLOCK_M, 8, 1, partial_sums=True)
         return replace(config, BLOCK_D=block_d, num_stages=stages, partial_sums=True)
-    if "resident" in problem.optional and "resident" not in problem.unavailable:
-        return resident_tiles.tiles(problem.D, problem.M) or config
     return config
-
-
-def _queue(problem: Problem) -> LaunchConfig | None:
-    """The queue's tiles where it was asked for, where dy and x exceed the cache and dx is summed as without it."""
-    row = QUEUE.get(family(problem.arch), {}).get(padded(problem.M))
-    rows_bytes = 2 * problem.tokens * problem.D * problem.x_bytes
-    wanted = "queue" in problem.optional and problem.x_bytes == 2 and problem.aligned
-    # Beyond 1024 columns the chunks under way outgrow the cache, and the second reading comes from memory again.
-    if not wanted or row is None or problem.D > 1024:
-        return None
-    config = LaunchConfig("queue", row[0], row[1], padded(problem.M), row[2], row[3], row[4])
-    same = all(_same_order(config, select_tiles(phase, problem)) for phase in ("dx", "dx_z", "dx_x"))
-    return config if same and rows_bytes > problem.l2_bytes else None
-
-
-def _same_order(config: LaunchConfig | None, other: LaunchConfig | None) -> bool:
-    return config is not None and other is not None and config.order == other.order
 
 
 # Numbers of tokens from which float32 weights under 16-bit x are converted once a call: two small launches, where each
@@ -171,7 +150,7 @@ def converted(direction: str, problem: Problem) -> Problem:
         return problem
     other = replace(problem, w_bytes=problem.x_bytes)
     phases: tuple[Phase, ...] = ("forward",) if direction == "forward" else ("dx", "dx_z", "dx_x")
-    same = all(_same_order(select_tiles(p, problem), select_tiles(p, other)) for p in phases)
+    same = all(select_tiles(p, problem).order == select_tiles(p, other).order for p in phases)
     return other if same else problem
 
 

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from .shapes import TOKENS, LaunchConfig, Phase, Problem, kind, padded
+from .shapes import TOKENS, Form, LaunchConfig, Phase, Problem, kind, padded
 
 FOLDER = Path(__file__).parent / "tuned"
 TILES = ("form", "BLOCK_T", "BLOCK_D", "BLOCK_M", "num_warps", "num_stages")
-OPTIONS = ("programs_per_sm", "partial_sums")
+OPTIONS = ("partial_sums",)
 # What else a row says; all but the key are there for the reader.
 KEY = ("kind", "phase", "D", "M", "tokens")
 MEASURED = ("us_p20", "us_p50", "us_p80", "floor_us", "copy_gbps", "device", "torch", "triton", "commit", "date")
@@ -46,11 +46,8 @@ def choice(phase: Phase, problem: Problem) -> LaunchConfig | None:
 
 def fits(config: LaunchConfig, problem: Problem) -> bool:
     """Whether a choice measured at one hidden size can be launched at this one, here."""
-    if config.form in problem.unavailable:
-        return False
-    if config.form == "sliced":
-        return -(-problem.tokens // config.BLOCK_T) * -(-problem.D // config.BLOCK_D) <= problem.sms
-    return config.form != "resident" or (problem.D % config.BLOCK_D == 0 and problem.M == config.BLOCK_M)
+    programs = -(-problem.tokens // config.BLOCK_T) * -(-problem.D // config.BLOCK_D)
+    return config.form != "sliced" or programs <= problem.sms
 
 
 @cache
@@ -63,8 +60,8 @@ def parse(rows: list[Mapping[str, Any]], where: str) -> _Table:
     """Rows of a tuned table, checked, as kind, phase and bottleneck → hidden size → tokens → tiles.
 
     Raises:
-        ValueError: a row without a field, with a number of tokens that is no bucket, one given twice, or two rows of
-            one shape that sum a row of y in different orders.
+        ValueError: a row without a field, with a number of tokens that is no bucket, with a form that there is not,
+            one given twice, or two rows of one shape that sum a row of y in different orders.
     """
     table: _Table = {}
     for index, row in enumerate(rows):
@@ -73,6 +70,8 @@ def parse(rows: list[Mapping[str, Any]], where: str) -> _Table:
             raise ValueError(f"{where}: row {index} has no {', '.join(missing)}")
         if row["tokens"] not in TOKENS:
             raise ValueError(f"{where}: row {index}: tokens must be one of {TOKENS}, got {row['tokens']}")
+        if row["form"] not in get_args(Form):
+            raise ValueError(f"{where}: row {index}: form must be one of {get_args(Form)}, got {row['form']!r}")
         config = LaunchConfig(**{name: row[name] for name in TILES}, **{n: row[n] for n in OPTIONS if n in row})
         at = table.setdefault((row["kind"], row["phase"], padded(row["M"])), {}).setdefault(row["D"], {})
         if row["tokens"] in at:

@@ -39,12 +39,12 @@ def bound(kept, arguments):
 
 
 @contextmanager
-def machine(sms, l2_bytes, device=0):
-    """An sm_90 with so many multiprocessors and so large a cache; device -1: whose programs cannot wait."""
+def machine(sms, device=0):
+    """An sm_90 with so many multiprocessors; device -1: whose programs cannot wait."""
     before, problem = ops_launch.INTERPRETED, ops_launch._problem
-    ops_launch.INTERPRETED = ("sm_90", sms, l2_bytes)
+    ops_launch.INTERPRETED = ("sm_90", sms)
     problem.cache_clear()
-    ops_launch._problem = lambda *args: replace(problem(*args), device=device, unavailable=())
+    ops_launch._problem = lambda *args: replace(problem(*args), device=device)
     try:
         yield
     finally:
@@ -76,8 +76,6 @@ WEIGHTS = (*("dense",) * 6, "across", "off")
 FORCED = (
     {},
     {"forward": LaunchConfig("sliced", 64, 64, 64, 8, 1, partial_sums=True)},
-    {"queue": LaunchConfig("queue", 64, 64, 64, 4, 2, programs_per_sm=1)},
-    {"queue": LaunchConfig("queue", 64, 64, 64, 4, 2, programs_per_sm=1)},
     {p: LaunchConfig("split", 64, 64, 64, 4, 2) for p in ("forward", "dx", "dx_z", "dx_x", "expand")},
     {p: LaunchConfig("fused", 64, 64, 64, 4, 2) for p in ("forward", "dx", "dx_z", "dx_x")},
 )
@@ -88,7 +86,7 @@ def setting(pick):
     """A kind of call, whose tiles and dtypes are settled."""
     d, m = pick(((128, 64), (128, 16), (768, 64), (128, 256), (136, 24)))
     dtypes = pick(((B, B), (B, F), (H, F), (F, F), (F, B)))
-    forms, choices, precision = pick(("", "sliced", "queue", "resident")), pick(FORCED), pick(("highest", "high"))
+    forms, choices, precision = pick(("", "sliced")), pick(FORCED), pick(("highest", "high"))
     torch.set_float32_matmul_precision(precision)
     asked = tiles.requested_forms
     tiles.requested_forms = lambda: tuple(form for form in (forms,) if form)
@@ -130,7 +128,7 @@ def calls(settings, count):
     """Random calls: how many launches were kept and shared, by kernel, and where two calls of one would differ."""
     draw = random.Random(0)
     first, shared, wrong = {}, {}, []
-    with fake_gpu(), machine(132, 2**20):
+    with fake_gpu(), machine(132):
         for _ in range(settings):
             with setting(draw.choice) as settled:
                 for _ in range(count):
@@ -172,7 +170,7 @@ def aot():
         tiles.requested_forms = partial(tuple, (form,) if form else ())
         calls = [(memory, 0) for memory in MEMORY_MODES] + [("speed", -1)] * (form == "sliced")
         for memory, device in calls:
-            with fake_gpu(), machine(132, 50 * 2**20, device), plan.recorded() as launches:
+            with fake_gpu(), machine(132, device), plan.recorded() as launches:
                 torch.autograd.grad(fused_adapter(**given, memory=memory), list(given.values()), dy)
                 for kept, arguments in launches:
                     key = kept.kernel.__name__, bound(kept, arguments), str(kept.options)
@@ -181,7 +179,7 @@ def aot():
                         of_speed[key] = f"{key[0]} for {x_dtype}/{w_dtype} m={m} d={d} {tokens} {form} {layout}"
     return {
         "cases": len(cases),
-        "never launched": sorted(name for key, name in cases.items() if key not in launched and "resident" not in name),
+        "never launched": sorted(name for key, name in cases.items() if key not in launched),
         "never compiled": sorted(said for key, said in of_speed.items() if key not in cases),
     }
 

@@ -192,3 +192,31 @@ def test_wrong_calls_are_told_in_a_line():
         assert done.returncode == 2
         assert words in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+STAGED = """
+from dataclasses import replace
+from adapter_fast.benchmarks.aot.compiler import compile_case
+from adapter_fast.benchmarks.aot.targets import ARCHS
+from adapter_fast.kernels.aot_cases import cases
+plain = "forward fused bf16/bf16 ieee aligned 64x64x16 w4 s3"
+wanted = (plain, plain + " m ragged")
+found = [case for case in cases("sm_90") if case.name in wanted]
+assert [case.name for case in found] == list(wanted), found
+for case in found:
+    copies = []
+    for stages in (1, 3):
+        staged = replace(case, constexprs=case.constexprs | {"STAGES": stages})
+        copies.append(compile_case(staged, ARCHS["sm_90"]).asm["ptx"].count("cp.async.cg"))
+    print(*copies)
+"""
+
+
+def test_the_second_loop_asks_for_its_rows_ahead_and_x_is_wide_whatever_m(tmp_path):
+    """Its rows come by asynchronous copies of 16 bytes; a ragged bottleneck takes away those of weights only."""
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_DEFAULT_FP_FUSION": "1"}
+    environment.pop("TRITON_INTERPRET")
+    done = subprocess.run([sys.executable, "-c", STAGED], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (whole_one, whole), (ragged_one, ragged) = (map(int, line.split()) for line in done.stdout.splitlines())
+    assert whole > whole_one > 0 and ragged > ragged_one > 0, done.stdout

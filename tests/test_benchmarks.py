@@ -123,10 +123,16 @@ def test_a_file_of_another_schema_is_told_in_a_line(tmp_path, text, message):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_case_measured_again_takes_the_place_of_its_old_rows():
-    old = [row("a"), row("a", "reference"), row("gone")]
+def test_a_figure_measured_again_takes_the_place_of_its_old_row_alone():
+    old = [row("a"), row("a", "reference"), row("a", phase="backward"), row("a", mode="graph-cold"), row("other")]
     new = [row("b"), row("a", us_p50=1.0)]
-    assert merge(old, new, ["a", "b"]) == [new[1], new[0], old[2]]
+    assert merge(old, new, ["a", "b"]) == [*old[1:4], new[1], new[0], old[4]]
+
+
+def test_who_cannot_run_any_more_has_no_figures_of_that_phase_in_any_mode():
+    gone = row("a", us_p50=None, peak_bytes=None, note="not here")
+    old = [row("a"), row("a", mode="graph-cold"), row("a", phase="backward"), row("a", "reference")]
+    assert merge(old, [gone], ["a"]) == [*old[2:], gone]
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
@@ -424,6 +430,43 @@ def test_resume_measures_again_what_another_commit_measured(tmp_path):
     assert run.run([made_bench(again)])["op"].rows[0].us_p50 == 200.0
 
 
+def test_phases_and_providers_of_a_case_come_one_by_one(tmp_path):
+    def run(phase, *providers, us=100.0, resume=False):
+        fakes = [Fake(name, us) for name in providers]
+        run = Run("cpu", providers, output=tmp_path, resume=resume, whole=False)
+        rows = run.run([made_bench(*fakes, phase=phase)])["op"].rows
+        [path] = tmp_path.glob("*/op.json")
+        assert read_rows(path) == rows
+        return fakes, {(row.phase, row.provider): row.us_p50 for row in rows}
+
+    run("forward", "fused", "reference")
+    _, found = run("backward", "fused")
+    first = {("forward", "fused"): 100.0, ("forward", "reference"): 100.0, ("backward", "fused"): 100.0}
+    assert found == first
+    # There already: nothing is measured.
+    [fake], found = run("backward", "fused", us=1.0, resume=True)
+    assert fake.log == [] and found == first
+    # One of the two is not: figures are compared within one run alone, so both are measured.
+    fakes, found = run("backward", "fused", "reference", us=2.0, resume=True)
+    assert all(fake.log for fake in fakes)
+    assert found == first | {("backward", "fused"): 2.0, ("backward", "reference"): 2.0}
+    _, found = run("forward", "reference", us=3.0)
+    assert found[("forward", "reference")] == 3.0 and found[("forward", "fused")] == 100.0
+
+
+def test_a_run_of_some_cases_keeps_the_others(tmp_path):
+    Run("cpu", output=tmp_path).run([made_bench(Fake("fused"), case="one"), made_bench(Fake("fused"), case="two")])
+    outcome = Run("cpu", output=tmp_path, whole=False).run([made_bench(Fake("fused", 1.0), case="two")])["op"]
+    assert [(row.case, row.us_p50) for row in outcome.rows] == [("two", 1.0), ("one", 100.0)]
+
+
+def test_a_copy_without_git_names_its_commit(monkeypatch):
+    monkeypatch.setattr("adapter_fast.benchmarks.provenance.CHECKOUT", None)
+    assert provenance("cpu")["commit"] == "unknown"
+    monkeypatch.setenv("ADAPTER_FAST_COMMIT", "0123456789ab")
+    assert provenance("cpu")["commit"] == "0123456789ab"
+
+
 def test_results_that_a_run_writes_do_not_make_the_commit_another(tmp_path, monkeypatch):
     def git(*words):
         identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
@@ -446,7 +489,7 @@ def test_results_that_a_run_writes_do_not_make_the_commit_another(tmp_path, monk
 def test_a_run_out_of_time_says_what_is_left(tmp_path):
     run = Run("cpu", output=tmp_path, seconds=1e-9)
     outcome = run.run([made_bench(Fake("fused"), case="one"), made_bench(Fake("fused"), case="two")])["op"]
-    assert outcome.left == ["one", "two"] and outcome.rows == []
+    assert outcome.left == ["one, forward", "two, forward"] and outcome.rows == []
 
 
 def test_a_whole_run_drops_cases_that_are_no_longer_measured(tmp_path):
@@ -481,8 +524,13 @@ def invoke(*words):
         ),
         (["--dtype", "int8"], "'int8' is not one of 'float32', 'bfloat16', 'float16'"),
         (["--device", "cpu", "--dtype", "float16"], "--dtype float16 on a CPU: expected float32 or bfloat16"),
-        (["--device", "cpu", "--quick", "--resume"], "--resume with --quick or --provider needs --output"),
+        (["--device", "cpu", "--quick", "--resume"], "--resume with --quick, --provider or --case needs --output"),
+        (
+            ["--device", "cpu", "--case", "one", "--resume"],
+            "--resume with --quick, --provider or --case needs --output",
+        ),
         (["--minutes", "0"], "'--minutes': 0.0 is not in the range x>0"),
+        (["--rounds", "0"], "'--rounds': 0 is not in the range x>=1"),
     ],
 )
 def test_bad_input_is_one_line(words, message):
@@ -518,6 +566,46 @@ def test_a_quick_run_of_the_op_end_to_end(tmp_path):
     assert all(row.peak_bytes > 0 and row.floor_us > 0 and row.us_p20 <= row.us_p50 <= row.us_p80 for row in rows)
     assert "1 host thread pinned" in done.stdout
     assert {"speedup.png", "speedup.svg", "floor.png", "floor.svg"} <= {file.name for file in path.parent.iterdir()}
+
+
+def test_the_cases_rounds_and_parts_asked_for(tmp_path, monkeypatch):
+    fakes = {case: Fake("fused") for case in ("one", "two", "three")}
+    asked = []
+
+    def grid(suite, device, **settings):
+        asked.append(settings)
+        return [made_bench(fake, case=case, suite=suite) for case, fake in fakes.items()]
+
+    monkeypatch.setattr("adapter_fast.benchmarks.suites.benches", grid)
+    words = ["--device", "cpu", "--suite", "op", "--output", str(tmp_path), "--case", "three", "--case", "one"]
+    done = invoke(*words, "--rounds", "3", "--no-plots", "--no-autotune")
+    assert done.exit_code == 0, done.output
+    assert [case for case, fake in fakes.items() if fake.log] == ["one", "three"]
+    [path] = tmp_path.glob("*/op.json")
+    assert [row.samples for row in read_rows(path)] == [6, 6]
+    assert [file.name for file in path.parent.iterdir()] == ["op.json"]
+    assert asked == [{"dtype": None, "quick": False, "autotune": False}]
+    assert invoke(*words, "--case", "four").output.splitlines()[-1] == (
+        "Error: --case must name cases out of one, two, three, got 'four'"
+    )
+    assert invoke(*words[:-4], "--case", "two", "--no-plots").exit_code == 0
+    assert [row.case for row in read_rows(path)] == ["two", "one", "three"]
+    # Rows of some cases are no whole suite, and go nowhere by themselves.
+    monkeypatch.setattr("adapter_fast.benchmarks.provenance.RESULTS", tmp_path / "checkout")
+    assert invoke("--device", "cpu", "--suite", "op", "--case", "one", "--no-plots").exit_code == 0
+    assert not (tmp_path / "checkout").exists()
+
+
+def test_without_autotune_torch_compile_has_one_mode(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "adapter_fast.benchmarks.suites.op_contenders",
+        lambda case, phase, autotune, modes: asked.append(autotune) or {},
+    )
+    benches("op", "cuda", autotune=False)
+    assert not any(asked)
+    benches("op", "cuda")
+    assert any(asked)
 
 
 def test_ctrl_c_is_a_clean_stop(tmp_path):
@@ -575,7 +663,7 @@ def test_ctrl_c_is_not_lost_in_a_callback(where, tmp_path, monkeypatch, capfd, i
     pressed, beside, after = Pressed("fused"), Fake("reference"), Fake("fused")
     work = [made_bench(Fake("fused"), case="one"), made_bench(pressed, beside, case="two")]
     work.append(made_bench(after, case="three"))
-    monkeypatch.setattr("adapter_fast.benchmarks.suites.campaign", lambda device, dtype, quick: work)
+    monkeypatch.setattr("adapter_fast.benchmarks.suites.campaign", lambda device, **_: work)
     result = invoke("--device", "cpu", "--output", str(tmp_path))
     assert result.exit_code == commands.INTERRUPTED and "adapter-fast: interrupted" in result.output
     assert "Ctrl-C again stops at once" in capfd.readouterr().err
@@ -627,6 +715,28 @@ def test_ncu_figures_are_read():
 def test_ncu_without_figures_is_an_error(text):
     with pytest.raises(ValueError, match="ncu gave no"):
         ncu.parse(text)
+
+
+def test_ncu_keeps_what_it_has_where_a_case_fails_or_does_not_end(tmp_path, monkeypatch, capsys):
+    ran = []
+
+    def tool(order, timeout, **_):
+        ran.append(order[-1])
+        if len(ran) == 2:
+            raise subprocess.TimeoutExpired("ncu", timeout)
+        return subprocess.CompletedProcess(order, 0, NCU if len(ran) == 1 else "", "no permission")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(ncu.shutil, "which", lambda name: name)
+    monkeypatch.setattr(ncu, "provenance", lambda device: {"device": "NVIDIA H100"})
+    monkeypatch.setattr(ncu.subprocess, "run", tool)
+    assert ncu.main(["--timeout", "7", "--output", str(tmp_path)]) == 1
+    assert len(ran) == 3
+    [kept] = json.loads((tmp_path / "nvidia-h100/ncu.json").read_text())
+    assert kept["case"] == "T16384-d768-m64-bfloat16" and kept["registers"] == 128
+    told = capsys.readouterr()
+    assert "T16384-d768-m64-bfloat16  bottleneck_forward_kernel" in told.out
+    assert "not done after 7.0 s" in told.err and "ncu gave no figures: no permission" in told.err
 
 
 def test_ncu_leaves_the_clocks_alone():

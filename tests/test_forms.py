@@ -18,7 +18,6 @@ FORMS = {
     "partial sums": {"forward": LaunchConfig("fused", 16, 32, 16, 4, 1, partial_sums=True)},
     "split": {phase: LaunchConfig("split", 16, 32, 16, 4, 1) for phase in ("forward", "dx", "dx_z", "dx_x", "expand")},
     "sliced": {"forward": LaunchConfig("sliced", 16, 32, 16, 4, 1, partial_sums=True)},
-    "queue": {"queue": LaunchConfig("queue", 16, 32, 16, 4, 1, programs_per_sm=1)},
 }
 
 
@@ -72,20 +71,11 @@ def arguments(inputs):
 
 def test_explain_says_what_was_asked_for(monkeypatch):
     adapter = FusedAdapter(768, 64, dtype=torch.float16)
-    few, many = torch.empty(4, 768, dtype=torch.float16), torch.empty(70000, 768, dtype=torch.float16, device="cpu")
+    few, many = torch.empty(4, 768, dtype=torch.float16), torch.empty(70000, 768, dtype=torch.float16)
     assert "form" not in adapter.explain(few).reason
-    monkeypatch.setenv(VARIABLE, "sliced,queue")
-    assert "the sliced form, asked for, and not run on any GPU yet" in adapter.explain(few).reason
-    assert "the queue form, asked for" in adapter.explain(many).reason
-    monkeypatch.setenv(VARIABLE, "slices")
-    with pytest.raises(ValueError, match="ADAPTER_FAST_KERNELS must name forms out of"):
+    monkeypatch.setenv(VARIABLE, "sliced")
+    assert "the sliced form, asked for" in adapter.explain(few).reason
+    assert "form" not in adapter.explain(many).reason
+    monkeypatch.setenv(VARIABLE, "sliced,queue")  # which was a form once
+    with pytest.raises(ValueError, match="ADAPTER_FAST_KERNELS must name forms out of sliced, got 'queue'"):
         adapter.explain(few)
-
-
-def test_without_counters_the_queue_is_the_two_launches(monkeypatch):
-    case = Case(37, 72, 16, torch.float32)
-    expected = evaluate(fused_adapter, case, make_inputs(case), grad_output(case))
-    monkeypatch.setattr("adapter_fast.kernels.chunked.counters", lambda device, n: None)
-    with forced(**FORMS["queue"]):
-        actual = evaluate(fused_adapter, case, make_inputs(case), grad_output(case))
-    assert all(torch.equal(actual[name], expected[name]) for name in expected)

@@ -1,5 +1,7 @@
 """fused_adapter: bad input by name, mixed precision, autocast."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -103,18 +105,98 @@ def test_bfloat16_on_a_cpu_runs_through_pytorch():
     assert_case(fused_adapter, Case(33, 24, 6, torch.bfloat16, weight_dtype=torch.float32))
 
 
-def test_float32_precision_setting_does_not_change_a_cpu(backend):
+@pytest.fixture
+def high_precision():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def test_float32_precision_setting_does_not_change_pytorch_on_a_cpu(high_precision, monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
     case = Case(9, 24, 6, torch.float32)
     inputs = make_inputs(case)
-    before = torch.get_float32_matmul_precision()
+    found = call(fused_adapter, case, inputs)
+    torch.set_float32_matmul_precision("highest")
+    torch.testing.assert_close(found, call(fused_adapter, case, inputs))
+
+
+def test_tf32_rounds_its_operands_to_nearest(high_precision, monkeypatch):
+    """Tensor cores cut the last 13 bits off, which errs three times as much: the kernels round before."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    case = Case(40, 96, 16, torch.float32, bias=False, residual="none", activation="identity")
+    inputs = make_inputs(case)
+
+    def rounded(t):  # to nearest, ties away from zero
+        return ((t.detach().view(torch.int32) + 0x1000) & -0x2000).view(torch.float32).double()
+
+    h = (rounded(inputs["x"]) @ rounded(inputs["w_down"]).t()).float()
+    expected = rounded(h) @ rounded(inputs["w_up"]).t()
+    exact = inputs["x"].double() @ inputs["w_down"].double().t() @ inputs["w_up"].double().t()
+    with torch.no_grad():
+        found = call(fused_adapter, case, inputs).double()
+    scale = exact.abs().max()
+    assert (found - expected).abs().max() < 1e-4 * scale  # an h at a tie may round the other way
+    assert (found - expected).abs().mean() < 1e-6 * scale < (found - exact).abs().mean()
+    with torch.no_grad():
+        inputs["x"].view(torch.int32)[3, 5] = 0x7FFFFFFF  # the NaN that GPUs make
+    assert torch.isnan(call(fused_adapter, case, inputs)[3]).all()
+
+
+@pytest.mark.parametrize("setting, name", [("highest", "torch"), ("high", "triton"), ("medium", "triton")])
+def test_exact_float32_products_are_pytorchs_on_a_gpu(setting, name, high_precision, monkeypatch):
+    from adapter_fast import checks
+
+    monkeypatch.setattr(checks, "_cuda_support", lambda index: None)
+    torch.set_float32_matmul_precision(setting)
+    backend = checks.select_backend(torch.device("cuda", 0), torch.float32)
+    assert backend.name == name, backend
+    assert name == "triton" or "set_float32_matmul_precision" in backend.reason
+    assert checks.select_backend(torch.device("cuda", 0), torch.bfloat16).name == "triton"
+
+
+@pytest.mark.parametrize("memory", ["speed", "balanced", "lean"])
+def test_float32_weights_converted_before_a_call_give_the_same_bits(memory, monkeypatch):
+    from adapter_fast.kernels import forward, tiles
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    case = Case(70, 40, 12, torch.float16, weight_dtype=torch.float32, scale=0.5)
+    inputs, dy = make_inputs(case), grad_output(case)
+    op = partial(fused_adapter, memory=memory)
+    expected = evaluate(op, case, inputs, dy)
+    seen = []
+    launch = forward.launch_forward
+
+    def spy(x, w_down, b_down, *others):
+        seen.append((w_down.dtype, b_down.dtype, others[-1].w_bytes))
+        return launch(x, w_down, b_down, *others)
+
+    monkeypatch.setattr(forward, "launch_forward", spy)
+    monkeypatch.setattr(tiles, "CONVERT_FROM", {"forward": 0, "backward": 0})
+    tiles.converted.cache_clear()
     try:
-        results = []
-        for precision in ("highest", "high"):
-            torch.set_float32_matmul_precision(precision)
-            results.append(call(fused_adapter, case, inputs))
-        torch.testing.assert_close(*results)
+        found = evaluate(op, case, inputs, dy)
     finally:
-        torch.set_float32_matmul_precision(before)
+        tiles.converted.cache_clear()
+    # Biases keep their dtype: rounded, they would give other bits than few tokens do.
+    assert seen == [(torch.float16, torch.float32, 2)]
+    assert all(
+        torch.equal(value, expected[name]) and value.dtype == expected[name].dtype for name, value in found.items()
+    )
+
+
+def test_float32_weights_are_converted_from_some_tokens_on():
+    from adapter_fast.kernels.shapes import TOKENS, Problem
+    from adapter_fast.kernels.tiles import converted
+
+    for m in (16, 64, 128):
+        for tokens in TOKENS:
+            mixed = Problem(768, m, 2, 4, "ieee", "sm_90", tokens=tokens)
+            assert converted("forward", mixed).w_bytes == (2 if tokens == 65536 else 4)
+            assert converted("backward", mixed).w_bytes == (2 if tokens >= 16384 else 4)
+            same = Problem(768, m, 2, 2, "ieee", "sm_90", tokens=tokens)
+            assert converted("backward", same) is same
 
 
 def test_precision_setting_reaches_the_kernels(monkeypatch):

@@ -38,8 +38,23 @@ def test_error_budget_16_bit(T, d, m, dtype, weight_dtype):
 @pytest.mark.parametrize("m", [8, 64, 100, 256, 300])
 @pytest.mark.parametrize("T, d", [(1, 768), (127, 1000), (2048, 768), (300, 4096)])
 def test_error_budget_32_bit(T, d, m, precision):
+    if T == 1 and precision == "high":
+        pytest.skip("PyTorch multiplies a single row without tensor cores, in float32: see the test below")
     with poisoned():
         assert_case(fused_adapter, on_gpu(T, d, m, dtype=FP32))
+
+
+def test_one_row_in_tf32_is_that_of_its_batch():
+    case = on_gpu(127, 768, 64, dtype=FP32)
+    inputs = make_inputs(case)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with torch.no_grad():
+            alone = call(fused_adapter, case, inputs | {"x": inputs["x"][:1]})
+            assert torch.equal(alone, call(fused_adapter, case, inputs)[:1])
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -50,17 +65,14 @@ def test_every_form(activation, residual, bias):
     assert_case(fused_adapter, case)
 
 
-def test_float64_runs_through_pytorch_and_says_so():
+def test_exact_products_run_through_pytorch_and_say_so(precision):
     case = on_gpu(33, 40, 6, dtype=torch.float64)
     assert_case(fused_adapter, case)
     adapter = FusedAdapter(40, 6, device="cuda", dtype=torch.float64)
     assert adapter.explain(torch.empty(0, 40, device="cuda", dtype=torch.float64)).name == "torch"
     adapter = FusedAdapter(40, 6, device="cuda")
-    assert adapter.explain(torch.empty(0, 40, device="cuda", dtype=BF16)).name == "triton"
-    for precision, name in (("highest", "torch"), ("high", "triton")):
-        torch.set_float32_matmul_precision(precision)
-        assert adapter.explain(torch.empty(0, 40, device="cuda")).name == name
-    torch.set_float32_matmul_precision("highest")
+    found = adapter.explain(torch.empty(0, 40, device="cuda"))
+    assert found.name == ("torch" if precision == "highest" else "triton"), found
 
 
 @pytest.mark.parametrize("kind", ["sliced rows", "every other column", "transposed", "misaligned"])

@@ -109,12 +109,11 @@ def test_the_op(where, activation, memory, dtype, backend):
             assert_same_kind(value, expected[name], name)
 
 
-FUSED = LaunchConfig("fused", 16, 16, 16, 4, 1, programs_per_sm=1)
+FUSED = LaunchConfig("fused", 16, 16, 16, 4, 1)
 FORMS = {
     "tile after tile": {"forward": FUSED, "dx": FUSED, "dx_z": FUSED, "dx_x": FUSED},
     "split": {phase: LaunchConfig("split", 16, 16, 16, 4, 1) for phase in ("forward", "dx", "dx_z", "dx_x")},
     "sliced": {"forward": LaunchConfig("sliced", 16, 16, 16, 4, 1)},
-    "queue": {"queue": LaunchConfig("queue", 16, 16, 16, 4, 1)},
 }
 
 

@@ -85,10 +85,10 @@ with fake_gpu() as launches, torch.no_grad():
     shifted = torch.empty(130 * 768 + 1, dtype=torch.bfloat16)[1:].view(130, 768)
     off = kernels(x=shifted)
     assert off[2][0].data_ptr() == shifted.data_ptr()
-    unit = lambda launch: launch[2][-6]
+    unit = lambda launch: launch[2][-6]  # of the strides; then those of d and of m
     assert (unit(plain), unit(off)) == (8, 1), (plain[2][-8:], off[2][-8:])
     assert unit(kernels()) == 8
-    # A bias that is off is only read element by element anyway.
+    # A bias that is off is copied to where it is not.
     bias = torch.empty(769, dtype=torch.bfloat16)[1:]
     assert unit(kernels(b_up=bias)) == 8
     assert kernels(b_up=None)[2][4] is None
@@ -98,6 +98,11 @@ with fake_gpu() as launches, torch.no_grad():
     launches.clear()
     fused_adapter(**small)
     assert unit(launches[0]) == 8
+    # m = 12 makes the rows of W_up, h and slope ragged, and never those of x.
+    ragged = example(T=130, m=12)
+    launches.clear()
+    fused_adapter(**ragged)
+    assert launches[0][2][-6:-3] == (8, 64, 1), launches[0][2][-6:]
     assert unit(kernels(**{k: v.half() for k, v in example(T=130).items()})) == 8
 """,
         tmp_path,

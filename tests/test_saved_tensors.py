@@ -7,8 +7,6 @@ import torch
 
 from adapter_fast import fused_adapter
 from adapter_fast.checks import MEMORY_MODES
-from adapter_fast.kernels.shapes import LaunchConfig
-from adapter_fast.kernels.tiles import forced
 from adapter_fast.testing import Case, evaluate, grad_output, make_inputs
 
 pytestmark = pytest.mark.usefixtures("poison")
@@ -44,9 +42,6 @@ def through(unpack, *args, **options):
         return fused_adapter(*args, **options)
 
 
-QUEUE = {"queue": LaunchConfig("queue", 16, 32, 16, 4, 1, programs_per_sm=1)}
-
-
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("unpack", [across, odd_rows, off, every_other])
 @pytest.mark.parametrize("T, d, m", [(21, 40, 8), (1, 24, 8)])
@@ -63,8 +58,7 @@ def test_any_layout(T, d, m, unpack, memory, backend):
 
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("trained", [("w_up",), ("b_down",), ("w_down", "w_up")])
-@pytest.mark.parametrize("form", [{}, QUEUE], ids=["two launches", "queue"])
-def test_any_layout_of_some_gradients(form, trained, memory):
+def test_any_layout_of_some_gradients(trained, memory):
     case = Case(21, 40, 8, torch.float32)
     inputs, dy = make_inputs(case), grad_output(case)
     leaves = [inputs[name] for name in trained]
@@ -72,12 +66,11 @@ def test_any_layout_of_some_gradients(form, trained, memory):
         if tensor is not None:
             tensor.requires_grad_(name in trained)
     given = {name: tensor for name, tensor in inputs.items() if name != "residual"}
-    with forced(**form):
-        expected = torch.autograd.grad(fused_adapter(**given, memory=memory), leaves, dy)
-        for unpack in (across, off):
-            actual = torch.autograd.grad(through(unpack, **given, memory=memory), leaves, dy)
-            for a, b in zip(actual, expected):
-                torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    expected = torch.autograd.grad(fused_adapter(**given, memory=memory), leaves, dy)
+    for unpack in (across, off):
+        actual = torch.autograd.grad(through(unpack, **given, memory=memory), leaves, dy)
+        for a, b in zip(actual, expected):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 WRONG = [

@@ -108,7 +108,7 @@ CHOICES = [
 @pytest.mark.parametrize("arch, x_bytes, w_bytes, precision, aligned", CHOICES)
 def test_the_order_of_sums_does_not_depend_on_the_number_of_tokens(arch, x_bytes, w_bytes, precision, aligned):
     for optional, phase, m, d in product(
-        ((), ("sliced",), ("resident", "sliced")),
+        ((), ("sliced",)),
         ("forward", "dx", "dx_z", "dx_x"),
         (8, 64, 128, 256, 512),
         (768, 2048, 4096),
@@ -148,8 +148,8 @@ def test_forced_tiles_are_taken_and_given_back():
 
 
 def test_optional_forms_are_named_in_a_variable(monkeypatch):
-    monkeypatch.setenv(VARIABLE, " sliced,resident ,")
-    assert requested_forms() == ("resident", "sliced")
+    monkeypatch.setenv(VARIABLE, " sliced, sliced ,")
+    assert requested_forms() == ("sliced",)
     monkeypatch.setenv(VARIABLE, "")
     assert requested_forms() == ()
     monkeypatch.setenv(VARIABLE, "sliced,fast")
@@ -157,7 +157,7 @@ def test_optional_forms_are_named_in_a_variable(monkeypatch):
         requested_forms()
 
 
-def test_no_form_that_no_gpu_has_run_is_a_default():
+def test_no_optional_form_is_a_default_unless_it_was_measured():
     for arch, x_bytes, w_bytes, precision, aligned in CHOICES:
         for m, d, tokens in product((8, 64, 256, 512), (768, 4096), TOKENS):
             problem = Problem(d, m, x_bytes, w_bytes, precision, arch, aligned=aligned, tokens=tokens)
@@ -165,7 +165,6 @@ def test_no_form_that_no_gpu_has_run_is_a_default():
             for phase in ("forward", "dx", "dx_z", "dx_x", "expand", "weight_grad"):
                 form = select_tiles(phase, problem).form
                 assert form not in OPTIONAL_FORMS or form in measured
-            assert select_tiles("queue", problem) is None or "queue" in measured
 
 
 def tuned_rows(arch):
@@ -190,7 +189,6 @@ ROW = dict.fromkeys(tuned.MEASURED, 1.0) | {
     "BLOCK_M": 64,
     "num_warps": 2,
     "num_stages": 4,
-    "programs_per_sm": 3,
 }
 
 
@@ -213,7 +211,7 @@ def measured(monkeypatch, tmp_path):
 def test_a_measured_row_comes_first_and_serves_its_neighbours(measured):
     measured(ROW, ROW | {"tokens": 65536, "num_warps": 8})
     chosen = lambda **changes: select_tiles("forward", replace(Problem(768, 64, 2, 2, "ieee", "sm_90"), **changes))  # noqa: E731
-    assert chosen(tokens=16384) == LaunchConfig("fused", 32, 128, 64, 2, 4, 3)
+    assert chosen(tokens=16384) == LaunchConfig("fused", 32, 128, 64, 2, 4)
     assert chosen(tokens=65536).num_warps == 8
     assert chosen(tokens=128).num_warps == 2  # the nearest number of tokens
     assert chosen(D=1024).num_warps == 8  # the nearest hidden size within a factor of two
@@ -224,36 +222,33 @@ def test_a_measured_row_comes_first_and_serves_its_neighbours(measured):
 
 
 FUSED = ROW | {"BLOCK_T": 64, "BLOCK_D": 64, "num_warps": 4, "num_stages": 3, "partial_sums": True}
-SLICED = FUSED | {"tokens": 128, "form": "sliced", "programs_per_sm": 0}
-RESIDENT = FUSED | {"form": "resident", "programs_per_sm": 0, "partial_sums": False}
+SLICED = FUSED | {"tokens": 128, "form": "sliced"}
 
 
-@pytest.mark.parametrize(
-    ("rows", "here", "elsewhere"),
-    [
-        ([SLICED, FUSED | {"tokens": 2048}], {}, {"sms": 8}),  # 24 programs that wait for each other
-        ([FUSED | {"tokens": 128, "partial_sums": False}, RESIDENT], {}, {"D": 800}),
-        ([FUSED | {"tokens": 128, "partial_sums": False}, RESIDENT], {"D": 1024}, {"M": 40}),
-        ([FUSED | {"tokens": 128, "partial_sums": False}, RESIDENT], {}, {"unavailable": ("resident",)}),
-    ],
-)
-def test_measured_rows_serve_for_all_numbers_of_tokens_or_for_none(measured, rows, here, elsewhere):
+def test_measured_rows_serve_for_all_numbers_of_tokens_or_for_none(measured):
     def served(**changes):
         problem = replace(Problem(768, 64, 2, 2, "ieee", "sm_90"), **changes)
         problems = [replace(problem, tokens=tokens) for tokens in TOKENS]
         assert len({select_tiles("forward", one).order for one in problems}) == 1
         return [select_tiles("forward", one) == ruled("forward", one) for one in problems]
 
+    measured(SLICED, FUSED | {"tokens": 2048})
+    assert not any(served())
+    assert all(served(sms=8))  # for 24 programs that wait for each other
+
+
+@pytest.mark.parametrize("d", [768, 1024, 4096])
+def test_the_rules_decide_on_the_forward_where_a_form_is_asked_for(measured, d):
+    """Few tokens take partial sums, which measured rows for more tokens do not."""
+    rows = (FUSED | {"phase": phase, "D": d, "num_stages": 5, "partial_sums": False} for phase in ("forward", "dx"))
     measured(*rows)
-    assert not any(served(**here))
-    assert all(served(**elsewhere))
-
-
-def test_the_resident_form_is_asked_for_in_vain_where_it_cannot_run():
-    problem = Problem(768, 64, 2, 2, "ieee", "sm_90", optional=("resident",))
-    assert select_tiles("forward", problem).form == "resident"
-    without = replace(problem, unavailable=("resident",))
-    assert select_tiles("forward", without) == select_tiles("forward", replace(without, optional=()))
+    for tokens in TOKENS:
+        problem = Problem(d, 64, 2, 2, "ieee", "sm_90", tokens=tokens, optional=("sliced",))
+        chosen = select_tiles("forward", problem)
+        assert chosen == ruled("forward", problem) and chosen.partial_sums
+        plain = replace(problem, optional=())
+        assert select_tiles("forward", plain) != ruled("forward", plain)
+        assert select_tiles("dx", problem) == select_tiles("dx", plain) != ruled("dx", plain)
 
 
 def phrase(d, m, T=4, dtype=torch.float16):
@@ -261,11 +256,10 @@ def phrase(d, m, T=4, dtype=torch.float16):
     return launch.launch_form(torch.device("cpu"), dtype, dtype, T, d, m)
 
 
-def test_a_measured_form_is_not_called_untried(measured, monkeypatch):
+def test_why_there_are_slices(measured, monkeypatch):
     monkeypatch.setenv(VARIABLE, "sliced")
-    assert "the sliced form, asked for, and not run on any GPU yet" in phrase(128, 64)
     measured(SLICED | {"D": 128}, FUSED | {"D": 128, "tokens": 2048})
-    assert phrase(128, 64) == "one fused launch each way at m = 64; the sliced form, measured"
+    assert phrase(128, 64) == "one fused launch each way at m = 64; the sliced form, asked for"
     monkeypatch.delenv(VARIABLE)
     assert phrase(128, 64) == "one fused launch each way at m = 64; the sliced form, measured"
 
@@ -275,34 +269,11 @@ def test_why_there_are_two_launches(measured):
     by_model = "by the model of traffic they move less than one, which is not measured yet"
     assert phrase(768, 200) == f"two launches for forward and dx at m = 200: {by_model}"
     assert phrase(768, 256, dtype=torch.float32).startswith("two launches for forward and dx at m = 256: a fused tile")
-    measured(FUSED | {"M": 256, "form": "split", "BLOCK_M": 128, "partial_sums": False, "programs_per_sm": 0})
+    measured(FUSED | {"M": 256, "form": "split", "BLOCK_M": 128, "partial_sums": False})
     two = "two launches for forward at m = 256: measured; two launches for dx at m = 256: by the model"
     assert phrase(768, 256).startswith(two)
     with forced(forward=LaunchConfig("split", 16, 32, 16, 4, 1)):
         assert phrase(768, 64) == "two launches for forward at m = 64: forced"
-
-
-@pytest.fixture
-def hopper(monkeypatch):
-    """ops/launch.py finds a GPU of sm_90 at every index."""
-    monkeypatch.setattr(launch, "_device", lambda index: ("sm_90", 132, 50 * 2**20))
-    launch._problem.cache_clear()
-    yield torch.device("cuda", 0)
-    launch._problem.cache_clear()
-
-
-def test_the_resident_form_is_for_compiled_kernels_of_the_versions_it_was_tried_with(hopper, monkeypatch):
-    pytest.importorskip("triton")
-    found = lambda device: launch.problem(device, torch.float16, torch.float16, 4, 768, 64).unavailable  # noqa: E731
-    assert found(torch.device("cpu")) == ("resident",)
-    for version, expected in (("3.9.0", ()), ("3.6.0", ()), ("3.7.1", ("resident",))):
-        monkeypatch.setattr("triton.__version__", version)
-        launch._problem.cache_clear()
-        assert found(hopper) == expected, version
-    monkeypatch.setenv(VARIABLE, "resident")
-    assert phrase(768, 64) == "one fused launch each way at m = 64; no resident form: the interpreter has no Gluon"
-    there = launch.launch_form(hopper, torch.float16, torch.float16, 4, 768, 64)
-    assert there.endswith("no resident form: it is made for Triton 3.6 and 3.9, and this is 3.7.1")
 
 
 def test_a_tuned_table_is_checked():
@@ -310,12 +281,14 @@ def test_a_tuned_table_is_checked():
         ({"tokens": 100}, "row 0: tokens must be one of"),
         ({"BLOCK_T": None}, "row 0 has no BLOCK_T"),
         ({"us_p50": None}, "row 0 has no us_p50"),
+        ({"form": "resident"}, r"row 0: form must be one of \('fused', 'split', 'sliced'\), got 'resident'"),
     ):
         row = {name: value for name, value in (ROW | change).items() if value is not None}
         with pytest.raises(ValueError, match=f"table: {message}"):
             tuned.parse([row], "table")
     with pytest.raises(ValueError, match="row 1 measures a shape a second time"):
         tuned.parse([ROW, ROW], "table")
-    for other in ({"BLOCK_D": 64}, {"BLOCK_T": 64}, {"partial_sums": True}):
+    slices = ROW | {"partial_sums": True}
+    for one, other in ((ROW, {"BLOCK_T": 64}), (ROW, {"partial_sums": True}), (slices, {"BLOCK_D": 64})):
         with pytest.raises(ValueError, match="row 1 sums in another order"):
-            tuned.parse([ROW, ROW | {"tokens": 128} | other], "table")
+            tuned.parse([one, one | {"tokens": 128} | other], "table")

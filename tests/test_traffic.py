@@ -20,7 +20,6 @@ from adapter_fast.profiler.roofline import Shape, minimal_bytes
 MB = 1e6
 H100 = Problem(D=768, M=64, x_bytes=2, w_bytes=2, precision="ieee", arch="sm_90", sms=132)
 FUSED = LaunchConfig("fused", 64, 64, 64, 4, 3)
-QUEUE = LaunchConfig("queue", 64, 64, 64, 4, 3, programs_per_sm=1)
 T = 65536
 
 
@@ -33,13 +32,11 @@ def forward(config=FUSED, problem=H100, tokens=T, programs=4, **options):
 
 @pytest.mark.parametrize(("m", "block_t"), [(16, 64), (64, 64), (64, 128), (128, 128), (256, 128)])
 def test_reads_out_of_the_cache_in_units_of_a_tile_of_x(m, block_t):
-    """Two units and 2m/BLOCK_T for weights; one unit where x stays on the chip."""
+    """Two units and 2m/BLOCK_T for weights."""
     problem = replace(H100, M=m)
     X = T * 768 * 2
     fused = forward(LaunchConfig("fused", block_t, 64, m, 8, 3), problem, programs=1)
-    resident = forward(LaunchConfig("resident", block_t, 64, m, 8, 2), problem)
     assert fused.l2_read / X == pytest.approx(2 + 2 * m / block_t)
-    assert resident.l2_read / X == pytest.approx(1 + 2 * m / block_t)
 
 
 @pytest.mark.parametrize(
@@ -72,16 +69,14 @@ def test_the_second_reading_goes_to_memory_as_rows_outgrow_the_cache():
     one = forward(FUSED, wide)
     assert one.hit == pytest.approx(0.7 * 50 * 2**20 / held)
     assert forward(FUSED, wide, programs=2).hit == pytest.approx(2 * one.hit)
-    assert one.dram_read - forward(LaunchConfig("resident", 64, 64, 64, 4, 2), wide).dram_read == pytest.approx(
-        (1 - one.hit) * X, abs=1
-    )
+    assert one.dram_read - forward(FUSED, wide, residual="none").dram_read == pytest.approx((1 - one.hit) * X, abs=1)
 
 
 def test_a_backward_by_hand():
     """Two launches and the sums: dx moves 2X + 2Z, the weight gradients 2X + 2Z, as in the kernel reference."""
     X, Z, W, biases = 65536 * 768 * 2, 65536 * 64 * 2, 768 * 64 * 2, (768 + 64) * 2
     tiles = {"dx": FUSED, "weight_grad": LaunchConfig("fused", 64, 128, 64, 8, 3)}
-    dx, grads, reduced = chain("backward", H100, T, lambda *_: 1, choose=lambda phase, _: tiles.get(phase))
+    dx, grads, reduced = chain("backward", H100, T, lambda *_: 1, choose=lambda phase, _: tiles[phase])
     rows, splits = 65536 // 64, 44  # 2 · 132 programs over 6 tiles of d
     slots, sums = rows * 64 * 4, splits * 768 * (2 * 64 + 1) * 4  # of db_down; of both weights and db_up
     assert (dx.dram_read, dx.dram_write, dx.slots) == (X + Z + 2 * W + biases, X + Z + slots, slots)
@@ -104,7 +99,7 @@ def test_split_moves_a_third_x_and_re_reads_rows_for_every_tile_of_the_bottlenec
     wide = replace(H100, M=512)
     X, Z, W = 65536 * 768 * 2, 65536 * 512 * 2, 768 * 512 * 2
     tiles = {"forward": LaunchConfig("split", 64, 64, 128, 4, 3), "expand": LaunchConfig("split", 64, 128, 64, 4, 3)}
-    down, up = chain("forward", wide, T, lambda *_: 4, "inference", choose=lambda phase, _: tiles.get(phase))
+    down, up = chain("forward", wide, T, lambda *_: 4, "inference", choose=lambda phase, _: tiles[phase])
     assert down.dram + up.dram == 3 * X + 2 * Z + 2 * W + (768 + 512) * 2
     assert down.l2_read == 4 * X + 1024 * W
     assert up.l2_read == X + 6 * Z + 1024 * W
@@ -118,27 +113,8 @@ def test_sliced_passes_partial_sums_around():
     X, W, G = tokens * d * 2, d * m * 2, 4
     assert one.programs == 2 * G
     assert (one.l2_read - 2 * 2 * W - X) / X == pytest.approx(2 * G * G * m / d)
-    plain = forward(LaunchConfig("resident", 64, 64, 64, 4, 1), problem, tokens, residual="none")
+    plain = forward(FUSED, problem, tokens, residual="none")
     assert (one.dram_write - plain.dram_write) / X == pytest.approx(2 * G * m / d)
-
-
-def test_queue_saves_the_reading_of_dy_while_chunks_fit(monkeypatch):
-    X, Z = 65536 * 768 * 2, 65536 * 64 * 2
-    monkeypatch.setattr(traffic, "queue_plan", lambda *_: (2048, 3))
-    near = launch_traffic("queue", QUEUE, H100, T, 4)
-    monkeypatch.setattr(traffic, "queue_plan", lambda *_: (2048, 4))  # 4 · 2048 tokens of dy, x and dx: 38 MB
-    far = launch_traffic("queue", QUEUE, H100, T, 4)
-    assert (near.hit, far.hit) == (1.0, 0.0)
-    assert far.dram_read - near.dram_read == X + Z  # dy and dz
-    slots = (65536 // 64) * 64 * 4 + 32 * 768 * (2 * 64 + 1) * 4
-    assert near.slots == slots
-    assert near.dram == 3 * X + 3 * Z + 2 * 768 * 64 * 2 + (768 + 64) * 2 + slots
-
-
-def test_the_queue_is_planned_by_the_kernels_own_rule():
-    """65536 tokens of d 768: chunks of 2048, 32 tiles of dx and 12 of columns each, so three are ahead of 132."""
-    assert traffic.queue_plan(QUEUE, H100, T) == (2048, 3)
-    assert launch_traffic("queue", QUEUE, H100, T, 4).hit == 1.0
 
 
 def test_few_tokens_leave_everything_in_the_cache():
@@ -183,16 +159,13 @@ def test_the_steps_of_each_launch():
     # Runs of 65536 / 44 tokens in tiles of 64; more than 528 programs come in turns.
     assert one("weight_grad", LaunchConfig("fused", 64, 128, 64, 8, 3)) == 24
     assert one("forward", LaunchConfig("sliced", 64, 64, 64, 8, 1), tokens=128) == 3
-    # 1024 tiles of dx of 24 steps, and 32 chunks × 12 tiles of columns of 32 steps, a program a multiprocessor.
-    assert one("queue", QUEUE) == -(-(1024 + 32 * 12) // 132) * 27
 
 
 def test_many_partial_sums_are_walked_in_steps():
     """H200, new kernel: 9.7 µs for the 1024 rows of db_down at T = 65536, 5.5 for 256."""
     problem = replace(H100, D=1024)
     for tokens, steps in ((16384, 1), (65536, 4)):
-        choose = lambda phase, _: None if phase == "queue" else FUSED  # noqa: E731
-        *_, last = chain("backward", problem, tokens, lambda *_: 4, choose=choose)
+        *_, last = chain("backward", problem, tokens, lambda *_: 4, choose=lambda *_: FUSED)
         assert last.steps == steps
     assert predicted_us(last, Machine(), 132) == (pytest.approx(9.7, rel=0.02), "latency")
 
@@ -213,14 +186,17 @@ def test_no_choice_beats_the_floor(mode):
                 assert us >= floor(direction, problem, tokens, machine), where
 
 
-def test_more_of_anything_never_helps_the_wrong_way():
+def test_more_of_anything_never_helps_the_wrong_way(monkeypatch):
     hits = [forward(replace(FUSED, BLOCK_T=b), replace(H100, D=d), programs=n).hit
             for n, b, d in ((1, 64, 768), (4, 64, 1024), (4, 64, 2048), (4, 128, 4096), (4, 128, 8192))]  # fmt: skip
     assert hits == sorted(hits, reverse=True) and hits[0] == 1.0 and 0 < hits[-1] < 0.1
     times = [sum(predicted_us(one, Machine(), 132)[0] for one in chain("backward", H100, n, estimated_programs))
              for n in (1, 64, 512, 4096, 65536, 262144)]  # fmt: skip
     assert times == sorted(times)
-    caches = [forward(FUSED, replace(H100, D=4096, l2_bytes=n * 2**20)).dram for n in (10, 50, 60, 200)]
+    caches = []
+    for n in (10, 50, 60, 200):
+        monkeypatch.setitem(traffic.L2_BYTES, "sm_90", n * 2**20)
+        caches.append(forward(FUSED, replace(H100, D=4096)).dram)
     assert caches == sorted(caches, reverse=True) and caches[0] > caches[-1]
 
 
@@ -257,7 +233,7 @@ def test_a_reading_of_the_compiler_replaces_the_estimate():
     ("call", "message"),
     [
         (lambda: forward(tokens=0), "T must be at least 1, got 0"),
-        (lambda: launch_traffic("dx", replace(FUSED, form="resident"), H100, 8, 1), "phase dx has no form 'resident'"),
+        (lambda: launch_traffic("dx", replace(FUSED, form="sliced"), H100, 8, 1), "phase dx has no form 'sliced'"),
         (lambda: chain("backward", H100, 8, lambda *_: 1, "inference"), "mode must be"),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 from adapter_fast.benchmarks.tune import __main__ as command
 from adapter_fast.benchmarks.tune import examine, table
 from adapter_fast.benchmarks.tune.campaign import Target, op_phase, rehearsal, targets
-from adapter_fast.benchmarks.tune.candidates import MOST, all_tiles, candidates, promising
+from adapter_fast.benchmarks.tune.candidates import MOST, all_tiles, candidates
 from adapter_fast.benchmarks.tune.choosing import choose, geometric_mean, shortlist, wins
 from adapter_fast.benchmarks.tune.examine import Examiners, Task, Verdict
 from adapter_fast.benchmarks.tune.forced import ForcedOp
@@ -25,8 +25,8 @@ from adapter_fast.testing import Case
 
 A = LaunchConfig("fused", 64, 64, 64, 4, 3)
 B = replace(A, BLOCK_T=128, num_warps=8)  # the order of A
-C = replace(A, BLOCK_D=128)  # another
-OPTIONAL = replace(A, form="resident")
+C = replace(A, BLOCK_D=128, partial_sums=True)  # another
+OPTIONAL = replace(A, form="sliced")
 ORIGIN = {"device": "a GPU", "torch": "2", "triton": "3", "transformers": "5", "commit": "abc", "date": "2026-01-01"}
 
 
@@ -43,13 +43,13 @@ def problem_at(tokens, d=768, m=64, **options):
 
 SHAPES = [(768, 16), (1024, 128), (8192, 256), (4096, 512)]
 CASES = [(phase, *shape) for phase in ("forward", "dx", "dx_z", "dx_x", "weight_grad") for shape in SHAPES]
-CASES += [("queue", *shape) for shape in SHAPES[:3]] + [("expand", *shape) for shape in SHAPES[2:]]
+CASES += [("expand", *shape) for shape in SHAPES[2:]]
 
 
 @pytest.mark.parametrize(("phase", "d", "m"), CASES)
 def test_candidates_are_few_sensible_and_hold_the_rules_own(phase, d, m):
     problems = [problem_at(tokens, d, m) for tokens in TOKENS]
-    static = [select_tiles("dx" if phase == "queue" else phase, problem) for problem in problems]
+    static = [select_tiles(phase, problem) for problem in problems]
     found = candidates(phase, problems, static)
     assert found[0] == static[0] and set(static) <= set(found)
     assert len(found) == len(set(found)) and 4 <= len(found) <= MOST + 3
@@ -60,13 +60,11 @@ def test_candidates_are_few_sensible_and_hold_the_rules_own(phase, d, m):
 
 def test_every_form_is_among_the_candidates_where_it_can_run():
     forms = lambda phase, problem: {one.form for one in all_tiles(phase, problem)}  # noqa: E731
-    assert forms("forward", problem_at(128)) == {"fused", "resident", "sliced"}
-    assert forms("forward", problem_at(65536)) == {"fused", "resident"}  # too many programs to wait for each other
-    assert forms("forward", problem_at(65536, m=128)) == {"fused", "split", "resident"}
+    assert forms("forward", problem_at(128)) == {"fused", "sliced"}
+    assert forms("forward", problem_at(65536)) == {"fused"}  # too many programs to wait for each other
+    assert forms("forward", problem_at(65536, m=128)) == {"fused", "split"}
     assert forms("forward", problem_at(65536, m=512)) == {"split"}
     assert forms("dx", problem_at(128)) == {"fused"}
-    assert forms("queue", problem_at(128)) == {"queue"}
-    assert "resident" not in forms("forward", replace(problem_at(128), arch="sm_80"))
 
 
 def test_a_sliced_candidate_brings_a_plain_kernel_of_its_order():
@@ -78,19 +76,11 @@ def test_a_sliced_candidate_brings_a_plain_kernel_of_its_order():
         assert any(other.form == "fused" and other.order == one.order for other in found)
 
 
-def test_the_queue_is_tried_from_the_most_promising_down():
-    """One program a multiprocessor keeps the chunks on the way in the cache, three do not."""
-    problem = problem_at(65536, 768)
-    found = promising("queue", problem, all_tiles("queue", problem))
-    assert found[0].programs_per_sm == 1 and len(found) == 8
-
-
 def test_wide_steps_and_deep_pipelines_are_tried():
     problem = problem_at(16384, 1024)
     everything = [one for one in all_tiles("forward", problem) if one.form == "fused"]
     assert {one.BLOCK_D for one in everything} == {32, 64, 128, 256}
     assert {one.num_stages for one in everything} == {2, 3, 4, 5}
-    assert not any(one.programs_per_sm for one in everything)
     found = candidates("forward", [problem], [A])
     assert {64, 128, 256} <= {one.BLOCK_D for one in found}
     assert {3, 4, 5} <= {one.num_stages for one in found if (one.BLOCK_T, one.BLOCK_D) == (64, 64)}
@@ -143,7 +133,7 @@ def test_another_order_must_win_as_a_whole_beyond_the_spread():
 
 
 def test_the_fine_round_has_the_best_of_the_best_orders_and_the_rules_own():
-    D = replace(A, BLOCK_D=32)
+    D = replace(A, BLOCK_D=32, partial_sums=True)
     coarse = {128: {A: 1.0, B: 1.1, C: 0.8, D: 1.5, OPTIONAL: 0.9}, 2048: {A: 1.0, B: 0.9, C: 0.9, D: 1.4}}
     fine = shortlist({128: A, 2048: A}, coarse, False)
     assert set(fine[128]) == {A, B, C, OPTIONAL} and set(fine[2048]) == {A, B, C}
@@ -171,13 +161,11 @@ class FakeClock:
         return problem_at(next(n for n, count in target.tokens if count == T), target.d, target.m)
 
     def ruled(self, phase, problem):
-        return None if phase == "queue" else select_tiles(phase, replace(problem, forced=()))
+        return select_tiles(phase, replace(problem, forced=()))
 
     def examine(self, tasks):
         self.examined += tasks
-        return [
-            Verdict(self.refuse(dict(task.choices).get("queue") or dict(task.choices)["forward"])) for task in tasks
-        ]
+        return [Verdict(self.refuse(dict(task.choices)["forward"])) for task in tasks]
 
     def time(self, target, T, phase, memory, tiles, rounds):
         self.timed.append((T, phase, memory, dict(tiles), rounds))
@@ -203,7 +191,7 @@ def test_a_session_writes_rows_that_select_tiles_reads(tmp_path):
     assert session(tmp_path, clock).run([TARGET]) == []
     rows = json.loads((tmp_path / "sm_90.json").read_text())
     assert [(row["phase"], row["tokens"]) for row in rows] == [
-        (phase, n) for phase in ("dx", "forward", "queue", "weight_grad") for n in TOKENS
+        (phase, n) for phase in ("dx", "forward", "weight_grad") for n in TOKENS
     ]
     parsed = tuned.parse(rows, "here")
     assert parsed[("16", "forward", 64)][768][128].BLOCK_T == 128
@@ -212,32 +200,7 @@ def test_a_session_writes_rows_that_select_tiles_reads(tmp_path):
     # The launches around the one that is tuned are named, so that no older table takes part.
     for *_, tiles, _ in clock.timed:
         for choices in tiles.values():
-            assert {"forward", "dx", "weight_grad", "expand", "queue"} <= set(dict(choices))
-
-
-def test_no_queue_is_written_as_the_tiles_of_dx_and_a_queue_sums_in_their_order(tmp_path):
-
-    def us(phase, config, choices, T):
-        if config.form == "queue" and config.BLOCK_D == 128:
-            return 40.0  # the fastest, but not in the order of dx
-        return 80.0 if config.form == "queue" and T == 65536 else 100.0
-
-    session(tmp_path, FakeClock(us), phases=("dx", "queue")).run([TARGET])
-    rows = {(row["phase"], row["tokens"]): row for row in json.loads((tmp_path / "sm_90.json").read_text())}
-    assert rows["queue", 65536]["form"] == "queue"
-    assert rows["queue", 128]["form"] == "fused"
-    orders = {table.config_of(row).order for row in rows.values()}
-    assert len(orders) == 1
-
-
-def test_the_tiles_of_dx_are_not_chosen_again_with_the_queue(tmp_path):
-    def us(phase, config, choices, T):
-        return 50.0 if config.form == "fused" and config.num_stages == 4 else 100.0
-
-    session(tmp_path, FakeClock(us), phases=("queue",)).run([TARGET])
-    rows = {row["tokens"]: row for row in json.loads((tmp_path / "sm_90.json").read_text())}
-    assert table.config_of(rows[128]) == select_tiles("dx", problem_at(128))
-    assert rows[65536]["form"] == "fused"
+            assert {"forward", "dx", "weight_grad", "expand"} <= set(dict(choices))
 
 
 def test_what_is_refused_is_never_timed(tmp_path):
@@ -253,10 +216,10 @@ def test_what_is_refused_is_never_timed(tmp_path):
 
 def test_a_form_that_is_left_out_is_not_even_examined(tmp_path):
     clock = FakeClock(wide_is_fast)
-    session(tmp_path, clock, phases=("forward",), without=("resident", "sliced")).run([TARGET])
+    session(tmp_path, clock, phases=("forward",), without=("sliced",)).run([TARGET])
     assert {task.form for task in clock.examined} == {"fused"}
     session(tmp_path, clock, phases=("forward",)).run([TARGET])
-    assert {task.form for task in clock.examined} == {"fused", "resident", "sliced"}
+    assert {task.form for task in clock.examined} == {"fused", "sliced"}
 
 
 def test_rules_that_are_refused_or_do_not_run_are_told_and_the_next_phase_goes_on(tmp_path):
@@ -309,15 +272,11 @@ def test_a_table_that_cannot_be_read_ends_the_run_before_it_begins(tmp_path):
         session(tmp_path, FakeClock(wide_is_fast)).run([TARGET])
 
 
-def test_checks_are_ragged_small_and_make_a_queues_programs_take_a_second_tile():
-    queue = replace(A, form="queue", programs_per_sm=1)
+def test_checks_are_ragged_and_small():
     for d in (768, 8192):
-        for config in (A, queue, replace(queue, BLOCK_T=128, programs_per_sm=3)):
-            T = checked_tokens(config, problem_at(65536, d), 65536)
-            assert T % 16 and T * d <= 2**27
-    assert checked_tokens(queue, problem_at(65536, 8192), 65536) > 132 * 64
-    assert checked_tokens(A, problem_at(65536, 8192), 65536) < 2**25 // 8192
-    assert checked_tokens(A, problem_at(128), 1) == 1
+        T = checked_tokens(d, 65536)
+        assert T % 16 and 2**25 // d > T
+    assert checked_tokens(768, 1) == 1
 
 
 def test_programs_that_wait_for_each_other_must_all_run_at_once():
@@ -408,5 +367,5 @@ def test_without_a_gpu_the_command_says_so(capsys, monkeypatch):
 def test_the_rehearsal_runs_the_whole_path(tmp_path, capsys):
     assert command.main(["--rehearse", "--output", str(tmp_path)]) == 0
     rows = table.read(tmp_path / "sm_90.json")
-    assert {row["phase"] for row in rows} == {"forward", "dx", "weight_grad", "queue"}
+    assert {row["phase"] for row in rows} == {"forward", "dx", "weight_grad"}
     assert "the rules'" in capsys.readouterr().out

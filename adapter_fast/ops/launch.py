@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from adapter_fast.kernels.shapes import LaunchConfig, Problem
 
 # The interpreter runs the tiles of this architecture, with few programs so that tests stay quick.
-INTERPRETED = ("sm_90", 8, 50 * 2**20)
+INTERPRETED = ("sm_90", 8)
 
 
 @cache
@@ -38,13 +38,13 @@ _HERE: AbstractContextManager = nullcontext()
 
 
 @cache
-def _device(index: int) -> tuple[str, int, int]:
-    """Architecture, multiprocessors and bytes of last-level cache of a GPU."""
+def _device(index: int) -> tuple[str, int]:
+    """Architecture and multiprocessors of a GPU."""
     properties = torch.cuda.get_device_properties(index)
     arch = f"sm_{properties.major}{properties.minor}"
     if torch.version.hip is not None:
         arch = properties.gcnArchName.split(":")[0]
-    return arch, properties.multi_processor_count, properties.L2_cache_size
+    return arch, properties.multi_processor_count
 
 
 @cache
@@ -62,7 +62,7 @@ def _problem(
 ) -> Problem:
     from adapter_fast.kernels.shapes import Problem
 
-    arch, sms, l2_bytes = INTERPRETED if index < 0 else _device(index)
+    arch, sms = INTERPRETED if index < 0 else _device(index)
     return Problem(
         D=d,
         M=m,
@@ -72,11 +72,9 @@ def _problem(
         arch=arch,
         sms=sms,
         aligned=aligned,
-        l2_bytes=l2_bytes,
         tokens=tokens,
         device=index,
         optional=optional,
-        unavailable=("resident",) if _without_gluon(index) else (),
         forced=forced,
     )
 
@@ -121,17 +119,6 @@ def problem(
     )
 
 
-def _without_gluon(index: int) -> str:
-    """Why the resident form cannot be had, or nothing."""
-    if index < 0:
-        return "the interpreter has no Gluon"
-    import triton
-
-    if not _kernels("resident_tiles").available(triton.__version__):
-        return f"it is made for Triton 3.6 and 3.9, and this is {triton.__version__}"
-    return ""
-
-
 def _on(device: torch.device) -> AbstractContextManager:
     """Launches inside go to this device, which costs nothing where it is the current one."""
     if device.type != "cuda" or device.index == torch.cuda.current_device():
@@ -143,25 +130,22 @@ def launch_form(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dt
     """One phrase on how many launches the two directions take, and why."""
     tiles = _kernels("tiles")
     given = problem(device, dtype, weight_dtype, T, d, m)
-    settings = {"forward": tiles.converted("forward", given)}
-    settings |= dict.fromkeys(("dx", "queue"), tiles.converted("backward", given))
+    settings = {"forward": tiles.converted("forward", given), "dx": tiles.converted("backward", given)}
     chosen = {phase: tiles.select_tiles(phase, setting) for phase, setting in settings.items()}
     split: dict[str, list[str]] = {}
     for phase, config in chosen.items():
-        if config and config.form == "split":
+        if config.form == "split":
             split.setdefault(_why(phase, config, settings[phase]), []).append(phase)
     phrases = [f"two launches for {' and '.join(phases)} at m = {m}: {why}" for why, phases in split.items()]
     phrases = phrases or [f"one fused launch each way at m = {m}"]
     phrases += [
         f"the {config.form} form, {_why(phase, config, settings[phase])}"
         for phase, config in chosen.items()
-        if config and config.form in tiles.OPTIONAL_FORMS
+        if config.form in tiles.OPTIONAL_FORMS
     ]
     converting = [name for name in ("forward", "backward") if tiles.converted(name, given) is not given]
     if converting:
         phrases.append(f"weights converted once a call in the {' and the '.join(converting)}")
-    if "resident" in given.optional and "resident" in given.unavailable:
-        phrases.append(f"no resident form: {_without_gluon(given.device)}")
     return "; ".join(phrases)
 
 
@@ -170,10 +154,10 @@ def _why(phase: str, config: LaunchConfig, setting: Problem) -> str:
     shapes = _kernels("shapes")
     if (phase, config) in setting.forced:
         return "forced"
+    if config.form in setting.optional:
+        return "asked for"
     if config == _kernels("tuned").choice(phase, setting):
         return "measured"
-    if config.form != "split":
-        return "asked for, and not run on any GPU yet"
     if (shapes.family(setting.arch), shapes.kind(setting), shapes.padded(setting.M)) in _kernels("tables").BY_MODEL:
         return "by the model of traffic they move less than one, which is not measured yet"
     return "a fused tile of that width does not fit"
@@ -258,29 +242,17 @@ def backward(
         w_down, w_up = (None if weight is None else weight.to(dy.dtype) for weight in (w_down, w_up))
     save_h = need_w_up and h is None
     with _on(dy.device):
-        # One launch for all where that form is chosen; None where it cannot be had.
-        whole = None
-        queue = _kernels("tiles").select_tiles("queue", setting)
-        if queue is not None and need_dz and (need_w_down or need_w_up) and w_up is not None:
-            read_h = h if need_w_up else None
-            whole = _kernels("chunked").launch_queue(
-                dy, x, read_h, slope, z, w_down, b_down, w_up, add_x, activation, scale, need_x, save_h, need_b_down,
-                need_b_up, need_w_down, queue, setting,
+        if need_dz and w_up is not None:
+            dx, made, dz, db_down = _kernels("backward").launch_dx(
+                dy, x, slope, z, w_down, b_down, w_up, add_x, activation, scale, need_x, save_h, need_w_down,
+                need_b_down, setting,
             )  # fmt: skip
-        if whole is not None:
-            dx, db_down, dw_down, dw_up, sums = whole
-        else:
-            if need_dz and w_up is not None:
-                dx, made, dz, db_down = _kernels("backward").launch_dx(
-                    dy, x, slope, z, w_down, b_down, w_up, add_x, activation, scale, need_x, save_h, need_w_down,
-                    need_b_down, setting,
-                )  # fmt: skip
-                h = made if save_h else h
-            if need_w_down or need_w_up:
-                read_x, read_h = x if need_w_down else None, h if need_w_up else None
-                dw_down, dw_up, sums = _kernels("backward").launch_weight_grad(
-                    dy, read_x, read_h, dz, m, need_b_up, setting
-                )
+            h = made if save_h else h
+        if need_w_down or need_w_up:
+            read_x, read_h = x if need_w_down else None, h if need_w_up else None
+            dw_down, dw_up, sums = _kernels("backward").launch_weight_grad(
+                dy, read_x, read_h, dz, m, need_b_up, setting
+            )
         dw_down, dw_up, db_down, db_up = _kernels("reduce").launch_reduce(
             dw_down, dw_up, db_down, sums, scale, weight_dtype, setting
         )

@@ -71,12 +71,7 @@ def compile_case(case, arch: Arch):
         for index, name in enumerate(names)
         if name in case.divisible_by_16 and signature[name] != "constexpr"
     }
-    source_of = ASTSource
-    if case.fn.is_gluon():
-        from triton.experimental.gluon._runtime import GluonASTSource
-
-        source_of = GluonASTSource
-    source = source_of(fn=case.fn, signature=signature, constexprs=dict(case.constexprs), attrs=attrs)
+    source = ASTSource(fn=case.fn, signature=signature, constexprs=dict(case.constexprs), attrs=attrs)
     target = GPUTarget(arch.backend, arch.number, arch.warp_size)
     return triton.compile(source, target=target, options=dict(case.options))
 

@@ -42,6 +42,8 @@ GPU: dict[str, Any] = {"x_bytes": 2, "w_bytes": 2, "precision": "ieee", "arch": 
 HEADLINE = [(t, d, m) for t in (16384, 65536) for d, m in ((768, 16), (768, 64), (1024, 64), (1024, 128), (4096, 64))]
 HEADLINE += [(65536, 1024, 256), (65536, 1024, 512), (128, 1024, 64)]
 MARK = "numbers sha256:"
+FIRST = "8e1f3e8"  # the kernels that first met a GPU
+CASE = re.compile(r"T(\d+)-d(\d+)-m(\d+)-bfloat16")
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.S)
 READ, WRITTEN, AGAIN = "#0072B2", "#D55E00", "#56B4E9"
 
@@ -80,23 +82,21 @@ def forms() -> dict[str, dict[str, list[Traffic]]]:
     tiles: dict[str, LaunchConfig] = {"forward": LaunchConfig("split", 64, 64, M, 4, 3)}
     tiles["expand"] = LaunchConfig("split", 64, 128, 64, 4, 3)
     two = {"dx": narrow, "weight_grad": grads}
-    queue = {"queue": LaunchConfig("queue", 64, 64, M, 4, 2, programs_per_sm=1)}
 
     def one(phase: Phase, config: LaunchConfig, mode: Any = "inference", d: int = D) -> list[Traffic]:
         return [launch_traffic(phase, config, problem(d), T * D // d, 4, mode)]
 
     def run(direction: Direction, choice: Mapping[str, LaunchConfig]) -> list[Traffic]:
         mode: Any = "inference" if direction == "forward" else "speed"
-        return chain(direction, problem(), T, lambda *_: 4, mode, choose=lambda phase, _: choice.get(phase))
+        return chain(direction, problem(), T, lambda *_: 4, mode, choose=lambda phase, _: choice[phase])
 
     return {
         "forward": {
             "split, two launches": run("forward", tiles),
             "fused, d 8192: x outgrows the cache": one("forward", narrow, d=8192),
             "fused": one("forward", narrow),
-            "resident": one("forward", LaunchConfig("resident", 64, 64, M, 4, 2)),
         },
-        "backward": {"dx, then weight gradients": run("backward", two), "queue": run("backward", queue)},
+        "backward": {"dx, then weight gradients": run("backward", two)},
     }
 
 
@@ -310,6 +310,38 @@ def predictions(programs: Programs, measured: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def launches(rows: Sequence[Mapping[str, Any]], programs: Programs) -> str:
+    """Each launch by the profiler: predicted at the rates of its run, measured first with the kernels of FIRST, now."""
+    now: dict[tuple[str, str], Mapping[str, Any]] = {}
+    before: dict[tuple[str, str], float] = {}
+    for row in rows:
+        if row["form"] == "default":
+            key = (row["case"], row["launch"])
+            if row["commit"] == FIRST:
+                before[key] = row["us_p50"]
+            else:
+                now[key] = row
+    lines = [
+        "| T, d, m | launch | tiles | predicted µs | µs at first | µs now |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for (case, launch), row in now.items():
+        found = CASE.fullmatch(case)
+        if found is None:
+            continue
+        tokens, d, m = map(int, found.groups())
+        machine = Machine(copy_gbps=row["copy_gbps"], tflops=row["tflops"])
+        chained = [
+            *chain("forward", problem(d, m), tokens, programs, "speed"),
+            *chain("backward", problem(d, m), tokens, programs, "speed"),
+        ]
+        us = sum(predicted_us(one, machine, GPU["sms"])[0] for one in chained if one.phase == launch)
+        first = before.get((case, launch))
+        figures = (f"{us:.1f}" if us else "", "" if first is None else f"{first:.1f}", f"{row['us_p50']:.1f}")
+        lines.append(f"| {tokens}, {d}, {m} | {launch} | {row['tiles']} | {' | '.join(figures)} |")
+    return "\n".join(lines) + "\n"
+
+
 def registers(readings: Sequence[Mapping[str, Any]], versions: str) -> str:
     """What the compiler gave, launch by launch."""
     if not readings:
@@ -377,7 +409,10 @@ def update(docs: Path, write: bool) -> list[Path]:
     page = docs / "kernels.md"
     text = page.read_text("utf-8")
     measured = [row for path in sorted(RESULTS.glob("nvidia-*/op.json")) for row in read_rows(path)]
+    files = sorted(RESULTS.glob("nvidia-*/launches.json"))
+    profiled = [row for path in files for row in json.loads(path.read_text("utf-8"))]
     tables = {"predictions": predictions(programs, measured), "registers": registers(readings, versions)}
+    tables["launches"] = launches(profiled, programs)
     fresh = BLOCK.sub(lambda found: found[1] + tables[found[2]] + found[4], text)
     if fresh != text:
         stale.append(page)

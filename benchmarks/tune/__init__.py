@@ -8,5 +8,5 @@
 For each shape and phase: candidates, those that the traffic model (benchmarks/traffic.py) holds for promising; each is
 compiled and held against float64 in a process of its own, which may crash or hang; those that pass take turns in CUDA
 graphs on cold inputs, all in a coarse round and the best in a fine one. A choice replaces the rules' own where it is
-2 % faster beyond the spread, a form that is optional (resident, sliced, queue) where it is 5 % faster.
+2 % faster beyond the spread, the optional one (sliced) where it is 5 % faster.
 """

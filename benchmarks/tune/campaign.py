@@ -14,8 +14,7 @@ from adapter_fast.testing import Case
 
 HIDDEN = (768, 1024, 2048, 4096, 8192)
 BOTTLENECKS = (16, 32, 64, 128, 256, 512)
-# A phase comes after those whose choice it must fit: the queue sums in the order of dx.
-PHASES: tuple[Phase, ...] = ("forward", "dx", "expand", "weight_grad", "queue")
+PHASES: tuple[Phase, ...] = ("forward", "dx", "expand", "weight_grad")
 OTHER_MODES: tuple[Phase, ...] = ("dx_z", "dx_x")
 Memory = Literal["speed", "balanced", "lean"]
 

@@ -13,7 +13,7 @@ from adapter_fast.kernels.tiles import OPTIONAL_FORMS
 MOST = 32  # candidates of a phase
 ALIKE = 3  # of them with the same form, tile of tokens and hidden tile
 WORSE = 1.35  # predicted times above the best prediction that are still tried: the model is a model
-OPTIONAL_EACH = {"resident": 3, "sliced": 3, "queue": 8}  # of a form, however slow the model holds it to be
+SLICED = 3  # however slow the model holds them to be
 
 
 def candidates(
@@ -21,20 +21,16 @@ def candidates(
     problems: Sequence[Problem],
     static: Sequence[LaunchConfig],
     most: int = MOST,
-    order: tuple[object, ...] | None = None,
 ) -> list[LaunchConfig]:
     """The tiles to try for one shape and phase: the rules' own first, then the most promising.
 
     Args:
         problems: the shape, once for each number of tokens. static: the rules' choices for them.
-        most: so many at most, besides those that an order of summation needs. order: only tiles that sum in this one.
+        most: so many at most, besides those that an order of summation needs.
     """
     kept = list(dict.fromkeys(static))
     # One token count after the other, so that each has its best among the first.
-    lists = []
-    for problem in problems:
-        tiles = (one for one in all_tiles(phase, problem) if order is None or one.order == order)
-        lists.append(promising(phase, problem, tiles))
+    lists = [promising(phase, problem, all_tiles(phase, problem)) for problem in problems]
     longest = max((len(one) for one in lists), default=0)
     for place in range(longest):
         for one in lists:
@@ -49,11 +45,11 @@ def candidates(
 
 
 def promising(phase: Phase, problem: Problem, tiles: Iterator[LaunchConfig]) -> list[LaunchConfig]:
-    """Those predicted to be near the best, the best first, no more than ALIKE alike; a few of every optional form."""
+    """Those predicted to be near the best, the best first, no more than ALIKE alike; a few sliced ones."""
     timed = []
     for config in tiles:
         programs = estimated_programs(phase, config, problem)
-        if programs >= max(1, config.programs_per_sm):
+        if programs:
             timed.append((_predicted(phase, config, problem, programs), config))
     plain = [us for us, config in timed if config.form not in OPTIONAL_FORMS]
     best = min(plain or [us for us, _ in timed], default=1.0)
@@ -63,7 +59,7 @@ def promising(phase: Phase, problem: Problem, tiles: Iterator[LaunchConfig]) -> 
     kept: list[LaunchConfig] = []
     for us, config in timed:
         if config.form in OPTIONAL_FORMS:
-            room = sum(one.form == config.form for one in kept) < OPTIONAL_EACH[config.form]
+            room = sum(one.form == config.form for one in kept) < SLICED
         else:
             room = us <= WORSE * best and sum(_kind(one) == _kind(config) for one in kept) < ALIKE
         if room:
@@ -94,9 +90,6 @@ def all_tiles(phase: Phase, problem: Problem) -> Iterator[LaunchConfig]:
         for t, d, m, warps, stages in product((64, 128), (64, 128, 256), (32, 64, 128), (4, 8), (2, 3, 4)):
             if m <= M:
                 yield LaunchConfig("split", t, d, m, warps, stages)
-    elif phase == "queue":
-        for t, d, warps, stages, per_sm in product((64, 128), (64, 128), (4, 8), (2, 3), (1, 2, 3)):
-            yield LaunchConfig("queue", t, d, M, warps, stages, per_sm)
     else:
         yield from _rows_in_rows_out(phase, problem, M)
 
@@ -118,9 +111,6 @@ def _rows_in_rows_out(phase: Phase, problem: Problem, M: int) -> Iterator[Launch
 def _optional(problem: Problem, M: int) -> Iterator[LaunchConfig]:
     if M > 128:
         return
-    if problem.arch == "sm_90" and problem.M == M and problem.D % 64 == 0 and problem.x_bytes == 2:
-        for t, d, ahead in product((64, 128), (64, 32), (1, 2, 3)):
-            yield LaunchConfig("resident", t, d, M, t // 16, ahead)
     for t, d, warps in product((16, 64), (32, 64, 128, 256), (4, 8)):
         # Programs that wait for each other must all run at once.
         if -(-problem.tokens // t) * -(-problem.D // d) <= problem.sms:

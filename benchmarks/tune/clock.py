@@ -32,7 +32,7 @@ class Clock(Protocol):
     def problem(self, target: Target, T: int) -> Problem:
         """The problem that the launches of this shape have here."""
 
-    def ruled(self, phase: Phase, problem: Problem) -> LaunchConfig | None:
+    def ruled(self, phase: Phase, problem: Problem) -> LaunchConfig:
         """The choice of the rules, whatever was tuned before."""
 
     def examine(self, tasks: Sequence[Task]) -> list[Verdict]:
@@ -71,7 +71,7 @@ class DeviceClock:
         found = problem_of(torch.device(target.device), target.dtype, target.weight_dtype, T, target.d, target.m)
         return replace(found, optional=(), forced=())
 
-    def ruled(self, phase: Phase, problem: Problem) -> LaunchConfig | None:
+    def ruled(self, phase: Phase, problem: Problem) -> LaunchConfig:
         """See Clock."""
         return ruled(phase, problem)
 

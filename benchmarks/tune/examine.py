@@ -24,7 +24,7 @@ from adapter_fast.testing import Case
 SECONDS = 90.0  # for one candidate: compiling all its kernels and checking them
 STARTING = 300.0  # for a process to import torch, beside others that compile
 READY = "ready"
-KERNEL_OF = {"split": "expand", "resident": "resident", "sliced": "sliced", "queue": "queue"}
+KERNEL_OF = {"split": "expand", "sliced": "sliced"}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from adapter_fast.kernels.shapes import LaunchConfig
 from adapter_fast.kernels.tiles import forced
 from adapter_fast.testing import Case, assert_within_budget, call, evaluate
 
-Choices = tuple[tuple[str, "LaunchConfig | None"], ...]
+Choices = tuple[tuple[str, LaunchConfig], ...]
 
 
 class ForcedOp(LocalOp):

@@ -21,8 +21,7 @@ from adapter_fast.profiler.clock import Spread
 
 GROUP = 4  # candidates whose graphs are alive at a time in the coarse round, beside the rules' own
 ROUNDS = (3, 10)  # of the coarse and of the fine round, two samples each
-# Elements of x in a check against float64: few, unless a queue's program would then have one tile only.
-FEW, MANY = 2**25, 2**27
+FEW = 2**25  # elements of x in a check against float64
 
 Tiles = Mapping[int, LaunchConfig]
 
@@ -98,9 +97,7 @@ class Session:
             Unavailable: the rules' own choice is refused or does not run, so that there is nothing to compare with.
         """
         tokens = dict(target.tokens)
-        # dx must have the same bits whether few tokens come or many.
-        order = static[max(static)].order if phase == "queue" else None
-        tried = candidates(phase, list(problems.values()), list(static.values()), self.most, order)
+        tried = candidates(phase, list(problems.values()), list(static.values()), self.most)
         tried = [one for one in tried if one.form not in self.without]
         tasks = [self._task(target, phase, config, problems, static, decided) for config in tried]
         verdicts = dict(zip(tried, self.clock.examine(tasks)))
@@ -118,8 +115,7 @@ class Session:
         for n, configs in shortlist(static, coarse, free).items():
             fine[n] = self._time(target, phase, n, problems, static, decided, configs, self.rounds[1])
         chosen = choose(static, fine, free)
-        if phase != "queue":
-            self._tell_forms(coarse)
+        self._tell_forms(coarse)
         rows = []
         for n, config in chosen.items():
             least = self.clock.floor_us(target, tokens[n], op_phase(phase))
@@ -137,31 +133,21 @@ class Session:
         self, phase: Phase, problems: Mapping[int, Problem], decided: Mapping[Phase, Tiles]
     ) -> dict[int, LaunchConfig] | None:
         """What a phase is held against, by tokens; None where the shape has no such phase."""
-        first = {n: self.ruled("forward", n, problem, decided) for n, problem in problems.items()}
-        dx = {n: self.ruled("dx", n, problem, decided) for n, problem in problems.items()}
-        split = [one.form == "split" for one in (*first.values(), *dx.values())]
-        if phase == "expand" and not any(split[: len(first)]):
+        first = (self.ruled("forward", n, problem, decided) for n, problem in problems.items())
+        if phase == "expand" and all(one.form != "split" for one in first):
             return None
-        if phase == "queue":
-            # "No queue" is written as the tiles of dx, whose order of summation the queue must have.
-            return None if any(split[len(first) :]) else dx
         return {n: self.ruled(phase, n, problem, {}) for n, problem in problems.items()}
 
     def ruled(self, phase: Phase, tokens: int, problem: Problem, decided: Mapping[Phase, Tiles]) -> LaunchConfig:
-        config = decided[phase][tokens] if phase in decided else self.clock.ruled(phase, problem)
-        if config is None:
-            raise ValueError(f"the rules have no tiles for phase {phase} at {problem}")
-        return config
+        return decided[phase][tokens] if phase in decided else self.clock.ruled(phase, problem)
 
     def _choices(
         self, phase: Phase, config: LaunchConfig, tokens: int, problem: Problem, decided: Mapping[Phase, Tiles]
     ) -> Choices:
         """Every phase of the op by name, so that nothing of an older table takes part."""
         others: tuple[Phase, ...] = ("forward", "dx", "dx_z", "dx_x", "expand", "weight_grad")
-        found: dict[str, LaunchConfig | None] = {one: self.ruled(one, tokens, problem, decided) for one in others}
-        found["queue"] = None
-        if phase != "queue" or config.form == "queue":
-            found[phase] = config
+        found: dict[str, LaunchConfig] = {one: self.ruled(one, tokens, problem, decided) for one in others}
+        found[phase] = config
         return tuple(sorted(found.items(), key=lambda one: one[0]))
 
     def _task(
@@ -174,7 +160,7 @@ class Session:
         decided: Mapping[Phase, Tiles],
     ) -> Task:
         n = max((n for n in problems if usable(config, problems[n])), default=min(problems))
-        case = target.case(checked_tokens(config, problems[n], dict(target.tokens)[n]))
+        case = target.case(checked_tokens(target.d, dict(target.tokens)[n]))
         choices = self._choices(phase, config, n, problems[n], decided)
         return Task(case, op_phase(phase), memory_of(phase), choices, config.form)
 
@@ -190,8 +176,6 @@ class Session:
     ) -> dict[LaunchConfig, float]:
         """Times over the rules' own, which takes part in every group, so that groups compare."""
         others = [config for config in passed if config != static[n] and usable(config, problems[n])]
-        if phase == "queue":  # the tiles of other numbers of tokens stand for "no queue" there
-            others = [config for config in others if config.form == "queue"]
         found = {static[n]: 1.0}
         for start in range(0, len(others), GROUP):
             group = [static[n], *others[start : start + GROUP]]
@@ -235,8 +219,7 @@ def usable(config: LaunchConfig, problem: Problem) -> bool:
     return config.form != "sliced" or tiles <= problem.sms
 
 
-def checked_tokens(config: LaunchConfig, problem: Problem, T: int) -> int:
-    """How many tokens a candidate is checked on: ragged, and enough for a queue's programs to take tile after tile."""
-    loops = problem.sms * config.BLOCK_T * config.programs_per_sm * 5 // 4
-    T = min(T, MANY // problem.D, max(FEW // problem.D, loops))
+def checked_tokens(d: int, T: int) -> int:
+    """How many tokens a candidate is checked on: few, and ragged."""
+    T = min(T, FEW // d)
     return T - min(37, T // 4)

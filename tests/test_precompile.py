@@ -1,0 +1,97 @@
+"""What is compiled ahead of a campaign is found by its calls, by Triton's own keys."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+import test_gpu
+import test_gpu_forms
+
+from adapter_fast.benchmarks import precompile
+from adapter_fast.checks import MEMORY_MODES
+
+WORKER = Path(__file__).with_name("precompile_worker.py")
+KERNELS = ["bottleneck_dx_kernel", *["bottleneck_forward_kernel"] * 2, "reduce_kernel", "weight_grad_kernel"]
+
+
+def ask(what, cache, *words, **settings):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("TRITON_", "ADAPTER_FAST_"))}
+    environment |= {"TRITON_CACHE_DIR": str(cache), "TRITON_STORE_BINARY_ONLY": "1"} | settings
+    order = [sys.executable, str(WORKER), what, *words]
+    done = subprocess.run(order, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_call_compiles_nothing_after_it_and_the_cache_can_be_carried(tmp_path):
+    cache, packed = tmp_path / "cache", tmp_path / "packed/cache.tar.xz"
+    found = ask("fill", cache, "2")
+    # The inference pass has a forward kernel of its own. One that does not compile stops no other.
+    assert (found["found"], found["compiled"]) == ([], KERNELS)
+    assert [line.split(":")[1] for line in found["failed"]] == [" 3, 'num_stages'"]
+    assert ask("call", cache) == {"launched": 5, "hits": 5, "misses": 0}
+
+    precompile.pack(packed, cache)
+    assert packed.stat().st_size < 500_000
+    cache.rename(tmp_path / "gone")
+    precompile.unpack(packed, cache)
+    assert ask("call", cache) == {"launched": 5, "hits": 5, "misses": 0}
+    assert ask("fill", cache, "1")["found"] == KERNELS
+    # Triton writes absolute paths.
+    cache.rename(tmp_path / "elsewhere")
+    assert ask("call", tmp_path / "elsewhere")["hits"] == 0
+
+
+def test_the_command_packs_on_one_machine_and_unpacks_on_another(tmp_path):
+    cache, packed, result = tmp_path / "cache", str(tmp_path / "packed.tar.xz"), tmp_path / "result.json"
+    words = ("first", "--cache", str(cache), "--jobs", "2")
+    assert ask("main", "elsewhere", *words, "--pack", packed, RESULT=str(result)) == {"code": 0}
+    told = json.loads(result.read_text())
+    assert (told["found"], told["compiled"], told["failed"], told["arch"]) == (0, 5, 0, "sm_90")
+    cache.rename(tmp_path / "gone")
+    assert ask("main", "elsewhere", *words, "--unpack", packed, RESULT=str(result)) == {"code": 0}
+    told = json.loads(result.read_text())
+    assert (told["found"], told["compiled"]) == (5, 0)
+
+
+def test_the_lists_have_every_kernel_and_all_that_is_compiled_ahead_of_time(tmp_path):
+    found = ask("lists", tmp_path)
+    names = {f"bottleneck_{name}_kernel" for name in ("forward", "dx", "sliced")}
+    names |= {f"{name}_kernel" for name in ("weight_grad", "reduce", "expand")}
+    assert found["kernels"].keys() == names
+    assert found["everything"] == found["cases"] > 200
+
+
+def parameters(test):
+    """What a test is parametrised with, by name."""
+    return {mark.args[0]: mark.args[1] for mark in test.pytestmark if mark.name == "parametrize"}
+
+
+def test_the_shapes_are_those_of_the_tests():
+    of_16, of_32 = parameters(test_gpu.test_error_budget_16_bit), parameters(test_gpu.test_error_budget_32_bit)
+    assert (tuple(of_16["T, d"]), tuple(of_16["m"])) == precompile.TESTED
+    assert (tuple(of_32["T, d"]), tuple(of_32["m"])) == precompile.TESTED_32
+    assert precompile.BF16 in of_16["dtype"] and precompile.FP16 in of_16["dtype"]
+    forms = parameters(test_gpu_forms.test_optional_forms_in_every_memory_mode)
+    assert set(forms["optional"]) == {"sliced"}
+    asked = list(precompile.campaign(precompile.Gpu(), "first"))
+    called = {(one.case.T, one.memory, one.form) for one in asked if one.form and one.case.residual == "tensor"}
+    assert called == {(T, memory, form) for T in forms["T"] for memory in MEMORY_MODES for form in forms["optional"]}
+    whole = parameters(test_gpu.test_every_form)
+    of_every = {(one.case.activation, one.case.residual, one.case.bias) for one in asked if one.case.T == 333}
+    assert of_every == {(a, r, b) for a in whole["activation"] for r in whole["residual"] for b in whole["bias"]}
+
+
+def test_a_file_that_is_not_there_is_told_in_a_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    threads = torch.get_num_threads()
+    assert precompile.main(["--unpack", str(tmp_path / "none.tar.xz"), "--cache", str(tmp_path)]) == 2
+    torch.set_num_threads(threads)
+    assert capsys.readouterr().err.startswith("--unpack must name what --pack wrote, got ")
