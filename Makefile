@@ -117,6 +117,8 @@ rehearse: $(READY) $(PEERS)  ## the GPU campaign on this CPU with small cases, s
 	$(PY) -m benchmarks.ncu --device cpu --quick
 	$(PY) -m benchmarks.tune --rehearse
 	$(PY) -m benchmarks.sanitize --device cpu
+	$(PY) -m benchmarks.rehearse -m pytest -q -m gpu tests/test_gpu.py
+	$(PY) -m benchmarks.rehearse -m benchmarks.sanitize
 
 clean:  ## remove .venv, build/ and the tools' caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .benchmarks .hypothesis

@@ -98,6 +98,7 @@ def launch(device: str, words: Sequence[str] = ()) -> int:
 
     A form that this machine does not have is told; any other failure ends the run.
     """
+    torch.set_float32_matmul_precision("high")  # at the highest, float32 on a GPU is PyTorch's
     for variant in chosen(device, words):
         forget_kernels()
         why = ""

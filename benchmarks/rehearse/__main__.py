@@ -18,12 +18,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapter_fast.benchmarks.provenance import CHECKOUT
-from adapter_fast.benchmarks.rehearse import stub
-from adapter_fast.benchmarks.rehearse.tools import TOOLS
+from . import stub, tools
 
 GPUS = ("h100", "h200")
-PRETEND = Path(__file__).with_name("pretend")
+HERE = Path(__file__).parent
 
 
 def environment(folder: Path, *, real: bool = False, gpu: str = "h100", log: Path | None = None) -> dict[str, str]:
@@ -36,21 +34,21 @@ def environment(folder: Path, *, real: bool = False, gpu: str = "h100", log: Pat
     library = stub.build(folder)
     count = folder / f"launches-{os.getpid()}"
     count.write_bytes(bytes(8))
-    tools = folder / "bin"
-    tools.mkdir(exist_ok=True)
-    for name in TOOLS:
-        script = tools / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m adapter_fast.benchmarks.rehearse.tools {name} "$@"\n')
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    for name in tools.TOOLS:
+        script = programs / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tools.__file__}" {name} "$@"\n')
         script.chmod(0o755)
     clean = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    paths = [str(PRETEND), str(CHECKOUT or Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(HERE / "pretend"), str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     changed = {
         "REHEARSE": "real" if real else "skip",
         "REHEARSE_GPU": gpu,
         "REHEARSE_LAUNCHES": str(count),
         "TRITON_LIBCUDA_PATH": str(library.parent),
         "PYTHONPATH": os.pathsep.join(paths),
-        "PATH": os.pathsep.join([str(tools), os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)]),
         "PYTEST_PLUGINS": "pretend_pytest",
     }
     return clean | changed | ({} if log is None else {"REHEARSE_LOG": str(log.resolve())})

@@ -1,6 +1,6 @@
 """Stand-ins for NVIDIA's tools: each runs the command behind its options and prints what ours read of it.
 
-python -m adapter_fast.benchmarks.rehearse.tools ncu|compute-sanitizer|nvidia-smi ARGUMENTS
+python tools.py ncu|compute-sanitizer|nvidia-smi ARGUMENTS
 """
 
 from __future__ import annotations
