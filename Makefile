@@ -65,8 +65,8 @@ aot: $(READY) $(TRITON_OLD_DIR)/.ready  ## compile every kernel for every archit
 	$(PY) -m benchmarks.aot
 	PYTHONPATH=$(TRITON_OLD_DIR) $(PY) -m benchmarks.aot
 
-aot-quick: $(READY)  ## the bfloat16 kernels for sm_80 and sm_90 with the installed Triton
-	$(PY) -m benchmarks.aot --arch sm_80 --arch sm_90 --filter bf16
+aot-quick: $(READY)  ## bfloat16 x and weights for sm_80 and sm_90 with the installed Triton
+	$(PY) -m benchmarks.aot --arch sm_80 --arch sm_90 --filter bf16/bf16
 
 peers: $(READY) $(PEERS)  ## AdapterHub's library in a folder of its own, for benchmarks and tests
 
