@@ -116,4 +116,6 @@ def kind(problem: Problem) -> str:
     32-bit x has tiles for tf32 alone: exact products are PyTorch's on a GPU, and the interpreter takes any tiles.
     """
     name = "tf32" if problem.x_bytes > 2 else "16" if problem.w_bytes <= 2 else "16/32"
-    return name if problem.aligned else f"{name} ragged"
+    # Wide weights whose rows start anywhere take registers that only the tiles for such rows have left.
+    ragged = not problem.aligned or (problem.unit_m == 1 and (problem.x_bytes > 2 or problem.M > 64))
+    return f"{name} ragged" if ragged else name

@@ -124,7 +124,7 @@ def _optional(config: LaunchConfig, problem: Problem) -> LaunchConfig:
 
     The sliced form adds up its slices one by one, so where few tokens take it more tokens must be summed like that too.
     """
-    if not problem.aligned or problem.x_bytes != 2 or family(problem.arch) != "sm_90" or config.BLOCK_M > 128:
+    if problem.unit_m == 1 or problem.x_bytes != 2 or family(problem.arch) != "sm_90" or config.BLOCK_M > 128:
         return config
     # Slices of 128 columns and m = 128 leave too few registers.
     if "sliced" in problem.optional and config.form == "fused" and (problem.D <= 1024 or config.BLOCK_M <= 64):
