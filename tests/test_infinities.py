@@ -30,10 +30,17 @@ def without_mkldnn():
 
 
 def assert_same_kind(actual, expected, name):
-    """Finite, inf, -inf and NaN at the same places; finite values close."""
+    """Finite, inf, -inf and NaN at the same places; finite values close, relative to the largest of their row."""
     tolerance = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2}[expected.dtype]
+    actual, expected = actual.double(), expected.double()
+    largest = expected.where(expected.isfinite(), torch.zeros(())).abs().amax(-1, keepdim=True).clamp_min(1.0)
     torch.testing.assert_close(
-        actual, expected, rtol=tolerance, atol=tolerance, equal_nan=True, msg=lambda m: f"{name}: {m}"
+        actual / largest,
+        expected / largest,
+        rtol=tolerance,
+        atol=tolerance,
+        equal_nan=True,
+        msg=lambda m: f"{name}: {m}",
     )
 
 
@@ -62,7 +69,7 @@ def test_activations_and_slopes(by, activation, dtype):
     expected = REFERENCE[activation](z)
     (slope,) = torch.autograd.grad(expected, z, torch.ones_like(z))
     for name, actual, wanted in zip(("h", "slope"), by(z.detach(), activation), (expected.detach(), slope)):
-        assert_same_kind(actual.to(dtype), wanted, name)
+        assert_same_kind(actual.to(dtype)[:, None], wanted[:, None], name)  # each of them a row
 
 
 def spoil(where, inputs, dy):
@@ -93,7 +100,7 @@ WHERE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("memory", ["speed", "balanced", "lean"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("where", WHERE)
