@@ -16,7 +16,10 @@ from adapter_fast.ops.eager import _activate, _slope
 from adapter_fast.reference import ACTIVATIONS as REFERENCE
 from adapter_fast.testing import Case, evaluate, grad_output, make_inputs
 
-pytestmark = [pytest.mark.usefixtures("poison"), pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+pytestmark = [
+    pytest.mark.usefixtures("poison"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:TF32 acceleration"),
+]
 
 INF, NAN = float("inf"), float("nan")
 DTYPES = [torch.float64, torch.float32, torch.float16]
