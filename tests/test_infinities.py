@@ -16,7 +16,10 @@ from adapter_fast.ops.eager import _activate, _slope
 from adapter_fast.reference import ACTIVATIONS as REFERENCE
 from adapter_fast.testing import Case, evaluate, grad_output, make_inputs
 
-pytestmark = [pytest.mark.usefixtures("poison"), pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+pytestmark = [
+    pytest.mark.usefixtures("poison"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:TF32 acceleration"),
+]
 
 INF, NAN = float("inf"), float("nan")
 DTYPES = [torch.float64, torch.float32, torch.float16]
@@ -30,10 +33,17 @@ def without_mkldnn():
 
 
 def assert_same_kind(actual, expected, name):
-    """Finite, inf, -inf and NaN at the same places; finite values close."""
+    """Finite, inf, -inf and NaN at the same places; finite values close, relative to the largest of their row."""
     tolerance = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2}[expected.dtype]
+    actual, expected = actual.double(), expected.double()
+    largest = expected.where(expected.isfinite(), torch.zeros(())).abs().amax(-1, keepdim=True).clamp_min(1.0)
     torch.testing.assert_close(
-        actual, expected, rtol=tolerance, atol=tolerance, equal_nan=True, msg=lambda m: f"{name}: {m}"
+        actual / largest,
+        expected / largest,
+        rtol=tolerance,
+        atol=tolerance,
+        equal_nan=True,
+        msg=lambda m: f"{name}: {m}",
     )
 
 
@@ -62,7 +72,7 @@ def test_activations_and_slopes(by, activation, dtype):
     expected = REFERENCE[activation](z)
     (slope,) = torch.autograd.grad(expected, z, torch.ones_like(z))
     for name, actual, wanted in zip(("h", "slope"), by(z.detach(), activation), (expected.detach(), slope)):
-        assert_same_kind(actual.to(dtype), wanted, name)
+        assert_same_kind(actual.to(dtype)[:, None], wanted[:, None], name)  # each of them a row
 
 
 def spoil(where, inputs, dy):
@@ -83,6 +93,7 @@ def spoil(where, inputs, dy):
     elif where == "b_down, huge":
         inputs["b_down"][:2] = huge * torch.tensor([1.0, -1.0])
     else:
+        dy = dy.abs()  # an infinity of one sign in each column of dh, whose sum is one too
         inputs[where].view(-1)[0] = INF
         inputs[where].view(-1)[-1] = -INF
     return {name: None if value is None else value.requires_grad_() for name, value in inputs.items()}, dy
@@ -93,11 +104,8 @@ WHERE = [
 ]  # fmt: skip
 
 
-LONG_TAIL = partial(pytest.param, marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize("dtype", [LONG_TAIL(torch.float64), torch.float32, LONG_TAIL(torch.float16)])
-@pytest.mark.parametrize("memory", ["speed", LONG_TAIL("balanced"), "lean"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("memory", ["speed", "balanced", "lean"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("where", WHERE)
 def test_the_op(where, activation, memory, dtype, backend):
