@@ -104,8 +104,11 @@ WHERE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("memory", ["speed", "balanced", "lean"])
+LONG_TAIL = partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, LONG_TAIL(torch.float16)])
+@pytest.mark.parametrize("memory", ["speed", LONG_TAIL("balanced"), "lean"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("where", WHERE)
 def test_the_op(where, activation, memory, dtype, backend):
