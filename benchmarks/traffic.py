@@ -35,8 +35,8 @@ Programs = Callable[[Phase, LaunchConfig, Problem], int]
 # Tensors [T, m] that the forward writes for the backward: h and slope; z; none.
 SAVED: dict[Mode, int] = {"inference": 0, "speed": 2, "balanced": 1, "lean": 0}
 DX_PHASE: dict[Mode, Phase] = {"speed": "dx", "balanced": "dx_z", "lean": "dx_x"}
-# Of the cache, what rows waiting for their second reading can hold: the rest is weights, outputs and bad luck. An H200's
-# 60 MB held 34 MB of them: its forward of 16384×1024×64 moved 1.8 X of DRAM (ncu, 2026-11-27). An H100 is not measured yet.
+# Of the cache, what rows waiting for their second reading can hold: the rest is weights, outputs and bad luck. An H200
+# held 34 MB in its 60: a forward of 16384×1024×64 moved 1.8 X of DRAM (ncu). On an H100 it is not measured yet.
 USABLE = 0.7
 MIB = 2**20
 L2_BYTES = {"sm_80": 40 * MIB, "sm_90": 50 * MIB, "sm_100": 126 * MIB, "sm_120": 96 * MIB, "gfx942": 256 * MIB}
