@@ -98,7 +98,6 @@ def launch(device: str, words: Sequence[str] = ()) -> int:
 
     A form that this machine does not have is told; any other failure ends the run.
     """
-    torch.set_float32_matmul_precision("high")  # at the highest, float32 on a GPU is PyTorch's
     for variant in chosen(device, words):
         forget_kernels()
         why = ""
@@ -155,6 +154,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     if options.launch:
+        if options.launch == "cuda":  # a process of its own; at the highest precision float32 on a GPU is PyTorch's
+            torch.set_float32_matmul_precision("high")
         return launch(options.launch, words)
     tools = options.tool or list(TOOLS)
     if options.device == "cpu":

@@ -58,7 +58,7 @@ def test_the_lists_have_every_kernel_and_all_that_is_compiled_ahead_of_time(tmp_
     names = {f"bottleneck_{name}_kernel" for name in ("forward", "dx", "sliced")}
     names |= {f"{name}_kernel" for name in ("weight_grad", "reduce", "expand")}
     assert found["kernels"].keys() == names
-    assert found["everything"] == found["cases"] > 200
+    assert found["everything"] == found["cases"] > 150
 
 
 def parameters(test):
