@@ -117,5 +117,5 @@ def kind(problem: Problem) -> str:
     """
     name = "tf32" if problem.x_bytes > 2 else "16" if problem.w_bytes <= 2 else "16/32"
     # Wide weights whose rows start anywhere take registers that only the tiles for such rows have left.
-    ragged = not problem.aligned or (problem.unit_m == 1 and (problem.x_bytes > 2 or problem.M > 64))
+    ragged = not problem.aligned or (problem.unit_m == 1 and (problem.x_bytes > 2 or problem.M > 32))
     return f"{name} ragged" if ragged else name
