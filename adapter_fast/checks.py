@@ -301,8 +301,8 @@ def select_backend(device: torch.device, dtype: torch.dtype) -> Backend:
 _GPU = Backend("triton", "a GPU and a dtype that the kernels support")
 _EXACT = Backend(
     "torch",
-    "float32 products at highest precision do not run on tensor cores, and PyTorch's are then faster, 1.8 times on an "
-    'H200; torch.set_float32_matmul_precision("high") lets the kernels run',
+    "float32 products at highest precision do not run on tensor cores, and PyTorch's are then the faster "
+    'ones; torch.set_float32_matmul_precision("high") lets the kernels run',
 )
 
 

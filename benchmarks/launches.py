@@ -16,7 +16,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import cycle, product
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,14 @@ from adapter_fast import fused_adapter, reference_adapter
 from adapter_fast.benchmarks.cases import DTYPES, name_of, shape_of
 from adapter_fast.benchmarks.op_contender import input_sets
 from adapter_fast.benchmarks.provenance import provenance
-from adapter_fast.benchmarks.traffic import Direction, Machine, chain, describe, estimated_programs, predicted_us
+from adapter_fast.benchmarks.traffic import Machine, chain, describe, estimated_programs, predicted_us
 from adapter_fast.benchmarks.tune import table
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem, bucket
-from adapter_fast.kernels.tiles import forced, select_tiles
+from adapter_fast.kernels.tiles import forced, requested_forms, select_tiles
 from adapter_fast.profiler.clock import Spread, event_timer
 from adapter_fast.profiler.files import write_whole
 from adapter_fast.profiler.roofline import Ceilings, floor_us, measure_ceilings
-from adapter_fast.testing import INPUTS, Case, call
+from adapter_fast.testing import Case, call
 
 KEY = ("16384,768,64", "16384,1024,64", "16384,4096,64", "65536,1024,64", "16384,1024,256", "128,1024,64")
 CALLS = 20
@@ -55,8 +55,7 @@ def profiled(op: Callable, case: Case, calls: int = CALLS) -> dict[str, list[flo
 
     def step() -> None:
         one = next(turn)
-        leaves: list[Any] = [one.tensors[name] for name in INPUTS if one.tensors[name] is not None]
-        torch.autograd.grad(call(op, case, one.tensors), leaves, one.dy)
+        torch.autograd.grad(call(op, case, one.tensors), one.leaves, one.dy)
 
     for _ in range(3):
         step()
@@ -153,13 +152,14 @@ def tuned_rows(case: Case, tried: list[tuple[dict[str, LaunchConfig], list[dict]
     problem = this_gpu(case)
     ceilings = Ceilings(origin["copy_gbps"], origin["tflops"])
     kept = {key: origin[key] for key in ("device", "torch", "triton", "commit", "date")}
-    directions: dict[Phase, Direction] = {"forward": "forward", "dx": "backward"}
-    for phase, direction in directions.items():
+    # Both launches read [T, d] once and write it once: the floor of each is that of a forward.
+    least = floor_us(shape_of(case), "forward", ceilings)
+    phases: tuple[Phase, ...] = ("forward", "dx")
+    for phase in phases:
         times = {choices[phase]: row for choices, found in tried for row in found if row["launch"] == phase}
         own, best = next(iter(times)), min(times, key=lambda config: times[config]["us_p50"])
         chosen = best if times[best]["us_p50"] < 0.98 * times[own]["us_p50"] else own
         mine, theirs = (Spread(*(times[one][f"us_p{n}"] for n in (20, 50, 80, 80, 80))) for one in (chosen, own))
-        least = floor_us(shape_of(case), direction, ceilings)
         measures = (mine, (own, theirs), least, ceilings.copy_gbps, len(times), kept)
         rows.append(table.made(phase, problem, chosen, *measures))
     return rows
@@ -173,13 +173,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     ceilings = measure_ceilings("cuda", torch.bfloat16, event_timer)
     machine = Machine(copy_gbps=ceilings.copy_gbps, tflops=ceilings.tflops)
-    origin = provenance("cuda") | {"copy_gbps": ceilings.copy_gbps, "tflops": ceilings.tflops, "tree": options.tree}
-    print(f"{origin['device']}: copy {ceilings.copy_gbps:.0f} GB/s, {ceilings.tflops:.0f} TFLOP/s {options.tree}")
+    origin = provenance("cuda") | {"copy_gbps": round(ceilings.copy_gbps, 1), "tflops": round(ceilings.tflops, 1)}
+    origin["form"] = "+".join(requested_forms()) or "default"
+    print(f"{origin['device']}: copy {ceilings.copy_gbps:.0f} GB/s, {ceilings.tflops:.0f} TFLOP/s")
     rows: list[dict[str, Any]] = []
     measured: list[table.Row] = []
     for words in options.case or KEY:
         case = case_of(words)
-        tried = list(sweep(case))[options.share[0] :: options.share[1]] if options.sweep else [{}]
+        tried = list(sweep(case)) if options.sweep else [{}]
         done: list[tuple[dict[str, LaunchConfig], list[dict]]] = []
         bits: list[torch.Tensor] = []
         for choices in tried:
@@ -189,8 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
             except Exception as error:  # a choice that does not compile or fit is told, the others go on
                 print(f"{name_of(case)} {describe(choices.get('forward'))}: {type(error).__name__}: {str(error)[:150]}")
                 continue
-            forms = {"choices": {phase: asdict(one) for phase, one in choices.items()}} if choices else {}
-            rows += [row | forms | origin for row in found]
+            rows += [row | origin | ({"swept": True} if choices else {}) for row in found]
             if right and choices:
                 done.append((choices, found))
             if options.sweep:
@@ -204,8 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
                     guess = "" if r["predicted_us"] is None else f"predicted {r['predicted_us']:8.1f}"
                     print(f"{r['case']:28s} {r['launch']:60s} {r['us_p50']:8.1f} µs {guess} {r['tiles']}", flush=True)
         if options.tuned and done and done[0][0] == tried[0]:
-            new = tuned_rows(case, done, origin)
-            measured += new
+            measured += tuned_rows(case, done, origin)
             table.write(options.tuned, measured)
         if options.peers:
             times = profiled(reference_adapter, case)
@@ -228,11 +227,6 @@ def case_of(words: str) -> Case:
     return Case(int(T), int(d), int(m), dtype or torch.bfloat16, weights, device="cuda")
 
 
-def _share(words: str) -> tuple[int, int]:
-    first, every = words.split("/")
-    return int(first), int(every)
-
-
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.launches", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -240,13 +234,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--case", action="append", metavar="T,d,m[,dtype[,weights]]", help="may be repeated")
     parser.add_argument("--sweep", action="store_true", help="tiles of the forward and dx around the rules' own")
     parser.add_argument(
-        "--share", type=_share, default=(0, 1), metavar="I/N", help="every Nth tile choice from the Ith"
-    )
-    parser.add_argument(
         "--tuned", type=Path, metavar="FILE", help="with --sweep: write the fastest tiles as a tuned table"
     )
     parser.add_argument("--peers", action="store_true", help="the sum of eager PyTorch's launches too")
-    parser.add_argument("--tree", default="", help="a word for the rows, where two checkouts are compared")
     return parser.parse_args(arguments)
 
 

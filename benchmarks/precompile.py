@@ -128,7 +128,7 @@ def tile_choices(gpu: Gpu) -> list[tuple[int, int, int, dict[str, LaunchConfig]]
     return [(d, m, weight_bytes, dict(chosen)) for (m, weight_bytes, chosen), d in found.items()]
 
 
-class _Driver:
+class Driver:
     """What Triton asks of a GPU's driver before it compiles."""
 
     def __init__(self, gpu: Gpu) -> None:
@@ -161,7 +161,7 @@ def as_if_on(gpu: Gpu) -> Iterator[None]:
     functional.select_backend = lambda device, dtype: checks.Backend("triton", "compiled ahead of time")
     ops.INTERPRETED = (gpu.arch, gpu.sms)
     ops._problem = lambda *args: replace(kept[2](*args), device=0)  # type: ignore[assignment]
-    driver._active = _Driver(gpu)
+    driver._active = Driver(gpu)
     try:
         yield
     finally:

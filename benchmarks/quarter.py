@@ -328,14 +328,29 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def keep(file: Path, results: Path) -> list[Path]:
-    """The results in a part's JSON into files of their own below `results`, rows in place of those they are of."""
+    """The results in a part's JSON into files of their own below `results`, rows in place of those they are of.
+
+    Those of benchmarks/launches.py go to <device>/launches.json, and to sweep.json where tiles were tried.
+    """
     from adapter_fast.benchmarks.rows import Row, merge, read_rows, write_rows
     from adapter_fast.benchmarks.suites import SUITES
+    from adapter_fast.profiler.machine import slug
 
     written = []
     for name, records in json.loads(file.read_text("utf-8"))["results"].items():
+        if not isinstance(records, list) or not records:
+            continue
+        if isinstance(records[0], dict) and "launch" in records[0]:
+            file_name = "sweep.json" if records[0].get("swept") else "launches.json"
+            path = results / slug(records[0]["device"]) / file_name
+            of = ("case", "launch", "form", "tiles") if records[0].get("swept") else ("case", "launch", "form")
+            old = json.loads(path.read_text("utf-8")) if path.exists() else []
+            rows_of = {tuple(row[key] for key in of): row for row in (*old, *records)}
+            text = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows_of.values())
+            written.append(write_whole(path, f"[\n{text}\n]\n"))
+            continue
         path = results / name.removeprefix("results/")
-        if not name.startswith("results/") or not isinstance(records, list):
+        if not name.startswith("results/"):
             continue
         if path.stem in SUITES:
             rows, old = [Row(**record) for record in records], read_rows(path) if path.exists() else []

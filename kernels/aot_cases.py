@@ -114,16 +114,13 @@ def _cases(
         given = {name: value for name, value in arguments.items() if value is not None}
         read = {_NAMES[value.dtype] for name, value in given.items() if name.startswith("w_")}
         words += ["converted"] if read - {w_dtype} else []
-        anywhere = {param.name for param in fn.params if param.do_not_specialize_on_alignment}
         yield AotCase(
             name=" ".join(word for word in words if word),
             fn=fn,
             signature={name: _type(value) for name, value in given.items()},
             constexprs=dict.fromkeys(arguments.keys() - given.keys()) | fixed,
             divisible_by_16=tuple(
-                name
-                for name, value in given.items()
-                if isinstance(value, torch.Tensor) and value.data_ptr() % 16 == 0 and name not in anywhere
+                name for name, value in given.items() if isinstance(value, torch.Tensor) and value.data_ptr() % 16 == 0
             ),
             options=options,
             num_warps=options["num_warps"],

@@ -13,13 +13,19 @@ def round_tf32(a):
 
 
 @triton.jit
-def multiply(a, b, acc, PRECISION: tl.constexpr):
-    """acc + a · b in acc's dtype; b is converted to a's."""
+def multiply(a, b, acc, PRECISION: tl.constexpr, PARTIAL_SUMS: tl.constexpr = False):
+    """acc + a · b in acc's dtype; b is converted to a's. PARTIAL_SUMS: a · b is summed by itself before it is added."""
     b = b.to(a.dtype)
     if PRECISION == "tf32":
         a = round_tf32(a)
         b = round_tf32(b)
-    return tl.dot(a, b, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+    if PARTIAL_SUMS:
+        # Without the limit the compiler folds this addition into the product, whose sums then run on in one.
+        limit: tl.constexpr = a.shape[1]
+        acc += tl.dot(a, b, input_precision=PRECISION, max_num_imprecise_acc=limit, out_dtype=acc.dtype)
+    else:
+        acc = tl.dot(a, b, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+    return acc
 
 
 @triton.jit
@@ -50,13 +56,7 @@ def contract(
             mask=mask_k[:, None] & mask_n[None, :],
             other=0.0,
         )  # [BLOCK_K, BLOCK_N]
-        if PARTIAL_SUMS:
-            # Without the limit the compiler folds this addition into the product, whose sums then run on in one.
-            acc += tl.dot(
-                a, w.to(a.dtype), input_precision=PRECISION, max_num_imprecise_acc=BLOCK_K, out_dtype=acc.dtype
-            )
-        else:
-            acc = multiply(a, w, acc, PRECISION)
+        acc = multiply(a, w, acc, PRECISION, PARTIAL_SUMS)
     return acc
 
 

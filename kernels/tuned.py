@@ -1,4 +1,4 @@
-"""Measured choices of tiles: the rows that benchmarks/tune.py wrote to tuned/<arch>.json, and the rule around them.
+"""Measured choices of tiles: the rows that benchmarks/ wrote to tuned/<arch>.json, and the rule around them.
 
 A row serves its own architecture, kind of product and padded bottleneck. Outside of what was measured the nearest
 hidden size within a factor of two serves, then the nearest number of tokens; for the rest tiles.py has its rules. The

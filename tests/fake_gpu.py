@@ -7,10 +7,11 @@ what would be launched, and the time until then, can be seen on a machine withou
 from __future__ import annotations
 
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import torch
+
+from adapter_fast.benchmarks.precompile import Driver, Gpu
 
 LAUNCHES: list[tuple[str, int, tuple[Any, ...]]] = []
 
@@ -23,27 +24,13 @@ class _Launcher:
         LAUNCHES.append((self.name, grid_0, arguments))
 
 
-class _Driver:
+class _Driver(Driver):
     launcher_cls = _Launcher
 
     def __init__(self) -> None:
-        from triton.backends.compiler import GPUTarget
-
-        self.target = GPUTarget("cuda", 90, 32)
-        self.utils = SimpleNamespace(
-            load_binary=lambda name, kernel, shared, device: ("module", "function", 100, 0, 1024),
-            unload_module=lambda module: None,
-            get_device_properties=lambda device: {"max_shared_mem": 232448},
-        )
-
-    def get_current_target(self):
-        return self.target
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
+        super().__init__(Gpu())
+        self.utils.load_binary = lambda name, kernel, shared, device: ("module", "function", 100, 0, 1024)
+        self.utils.unload_module = lambda module: None
 
 
 @contextmanager

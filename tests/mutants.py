@@ -241,10 +241,10 @@ MUTANTS = [
     Mutant(
         "products accumulated in bfloat16",
         "kernels/blocks.py",
-        "            acc = multiply(a, w, acc, PRECISION)\n",
-        "            acc = multiply(a, w, acc, PRECISION)\n"
-        "            if a.dtype == tl.bfloat16:\n"
-        "                acc = acc.to(tl.bfloat16).to(acc.dtype)\n",
+        "        acc = multiply(a, w, acc, PRECISION, PARTIAL_SUMS)\n",
+        "        acc = multiply(a, w, acc, PRECISION, PARTIAL_SUMS)\n"
+        "        if a.dtype == tl.bfloat16:\n"
+        "            acc = acc.to(tl.bfloat16).to(acc.dtype)\n",
         ROUNDED_ONCE,
         "fused and weight_dtype0-speed",
     ),

@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 from test_forms import FORMS
-from test_kernels import STRIDES, strided
+from test_kernels import STRIDES, assert_layout
 from triton.runtime import interpreter
 
 from adapter_fast import functional, fused_adapter
@@ -75,13 +75,7 @@ def test_no_tokens(m, residual, kernels):
 @pytest.mark.parametrize("kind", STRIDES)
 @pytest.mark.parametrize("which", ["x", "residual", "w_down", "w_up", "dy"])
 def test_layouts(which, kind, kernels):
-    case = Case(37, 24, 8, BF16, residual="tensor")
-    inputs, dy = make_inputs(case), grad_output(case)
-    if which == "dy":
-        dy = strided(kind, dy)
-    else:
-        inputs[which] = strided(kind, inputs[which].detach()).requires_grad_()
-    assert_case(fused_adapter, case, inputs, dy)
+    assert_layout(which, kind, Case(37, 24, 8, BF16, residual="tensor"))
 
 
 @pytest.mark.parametrize("memory", MEMORY_MODES)

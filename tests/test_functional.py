@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from adapter_fast import fused_adapter
+from adapter_fast.kernels.shapes import LaunchConfig
+from adapter_fast.kernels.tiles import forced
 from adapter_fast.testing import (
     INPUTS,
     Case,
@@ -122,7 +124,8 @@ def test_float32_precision_setting_does_not_change_pytorch_on_a_cpu(high_precisi
     torch.testing.assert_close(found, call(fused_adapter, case, inputs))
 
 
-def test_tf32_rounds_its_operands_to_nearest(high_precision, monkeypatch):
+@pytest.mark.parametrize("partial_sums", [False, True])
+def test_tf32_rounds_its_operands_to_nearest(partial_sums, high_precision, monkeypatch):
     """Tensor cores cut the last 13 bits off, which errs three times as much: the kernels round before."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     case = Case(40, 96, 16, torch.float32, bias=False, residual="none", activation="identity")
@@ -134,7 +137,8 @@ def test_tf32_rounds_its_operands_to_nearest(high_precision, monkeypatch):
     h = (rounded(inputs["x"]) @ rounded(inputs["w_down"]).t()).float()
     expected = rounded(h) @ rounded(inputs["w_up"]).t()
     exact = inputs["x"].double() @ inputs["w_down"].double().t() @ inputs["w_up"].double().t()
-    with torch.no_grad():
+    tiles = LaunchConfig("fused", 16, 32, 16, 4, 1, partial_sums=partial_sums)
+    with torch.no_grad(), forced(forward=tiles):
         found = call(fused_adapter, case, inputs).double()
     scale = exact.abs().max()
     assert (found - expected).abs().max() < 1e-4 * scale  # an h at a tie may round the other way

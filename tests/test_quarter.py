@@ -281,14 +281,29 @@ def test_results_come_into_their_files_and_leave_other_rows(tmp_path, capsys, mo
     monkeypatch.setattr("adapter_fast.benchmarks.provenance.RESULTS", results)
     for part, us, cases in (("first", 1.0, ("a", "b")), ("second", 2.0, ("b", "c"))):
         rows = [row | {"case": case, "us_p50": us} for case in cases]
-        known = {"results/nvidia/op.json": rows, "results/nvidia/ncu.json": [us], "smoke": [1], "half": None}
+        launched = [
+            {"case": case, "launch": "dx", "form": "default", "us_p50": us, "device": "NVIDIA"} for case in cases
+        ]
+        swept = [here | {"swept": True, "tiles": tiles} for here in launched for tiles in ("wide", "narrow")]
+        known = {
+            "launches": launched,
+            "tiles": swept,
+            "results/nvidia/op.json": rows,
+            "results/nvidia/ncu.json": [us],
+            "smoke": [1],
+            "half": None,
+        }
         (tmp_path / f"{part}.json").write_text(json.dumps({"results": known | {"results/nvidia/model.json": None}}))
         assert main([part, "--keep", str(tmp_path / f"{part}.json")]) == 0
-    assert sorted(path.name for path in results.rglob("*.json")) == ["ncu.json", "op.json"]
+    names = sorted(path.name for path in results.rglob("*.json"))
+    assert names == ["launches.json", "ncu.json", "op.json", "sweep.json"]
+    launched = json.loads((results / "nvidia/launches.json").read_text())
+    assert {one["case"]: one["us_p50"] for one in launched} == {"a": 1.0, "b": 2.0, "c": 2.0} and len(launched) == 3
+    assert len(json.loads((results / "nvidia/sweep.json").read_text())) == 6
     kept = {one.case: one.us_p50 for one in read_rows(results / "nvidia/op.json")}
     assert kept == {"a": 1.0, "b": 2.0, "c": 2.0}
     assert json.loads((results / "nvidia/ncu.json").read_text()) == [2.0]
-    assert capsys.readouterr().out.count("wrote ") == 4
+    assert capsys.readouterr().out.count("wrote ") == 8
 
 
 def test_a_carried_cache_is_unpacked_where_there_is_one(tmp_path, monkeypatch):

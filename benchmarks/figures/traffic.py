@@ -42,7 +42,6 @@ GPU: dict[str, Any] = {"x_bytes": 2, "w_bytes": 2, "precision": "ieee", "arch": 
 HEADLINE = [(t, d, m) for t in (16384, 65536) for d, m in ((768, 16), (768, 64), (1024, 64), (1024, 128), (4096, 64))]
 HEADLINE += [(65536, 1024, 256), (65536, 1024, 512), (128, 1024, 64)]
 MARK = "numbers sha256:"
-FIRST = "8e1f3e8"  # the kernels that first met a GPU
 CASE = re.compile(r"T(\d+)-d(\d+)-m(\d+)-bfloat16")
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.S)
 READ, WRITTEN, AGAIN = "#0072B2", "#D55E00", "#56B4E9"
@@ -310,17 +309,10 @@ def predictions(programs: Programs, measured: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def launches(rows: Sequence[Mapping[str, Any]], programs: Programs) -> str:
-    """Each launch by the profiler: predicted at the rates of its run, measured first with the kernels of FIRST, now."""
-    now: dict[tuple[str, str], Mapping[str, Any]] = {}
-    before: dict[tuple[str, str], float] = {}
-    for row in rows:
-        if row["form"] == "default":
-            key = (row["case"], row["launch"])
-            if row["commit"] == FIRST:
-                before[key] = row["us_p50"]
-            else:
-                now[key] = row
+def launches(first: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], programs: Programs) -> str:
+    """Each launch by the profiler: predicted at the rates of its run, measured when it first met a GPU, and now."""
+    now = {(row["case"], row["launch"]): row for row in rows if row["form"] == "default"}
+    before = {(row["case"], row["launch"]): row["us_p50"] for row in first}
     lines = [
         "| T, d, m | launch | tiles | predicted µs | µs at first | µs now |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -336,8 +328,8 @@ def launches(rows: Sequence[Mapping[str, Any]], programs: Programs) -> str:
             *chain("backward", problem(d, m), tokens, programs, "speed"),
         ]
         us = sum(predicted_us(one, machine, GPU["sms"])[0] for one in chained if one.phase == launch)
-        first = before.get((case, launch))
-        figures = (f"{us:.1f}" if us else "", "" if first is None else f"{first:.1f}", f"{row['us_p50']:.1f}")
+        met = before.get((case, launch))
+        figures = (f"{us:.1f}" if us else "", "" if met is None else f"{met:.1f}", f"{row['us_p50']:.1f}")
         lines.append(f"| {tokens}, {d}, {m} | {launch} | {row['tiles']} | {' | '.join(figures)} |")
     return "\n".join(lines) + "\n"
 
@@ -410,10 +402,12 @@ def update(docs: Path, write: bool) -> list[Path]:
     page = docs / "kernels.md"
     text = page.read_text("utf-8")
     measured = [row for path in sorted(RESULTS.glob("nvidia-*/op.json")) for row in read_rows(path)]
-    files = sorted(RESULTS.glob("nvidia-*/launches.json"))
-    profiled = [row for path in files for row in json.loads(path.read_text("utf-8"))]
+    first, now = (
+        [row for path in sorted(RESULTS.glob(f"nvidia-*/{name}.json")) for row in json.loads(path.read_text("utf-8"))]
+        for name in ("launches-first", "launches")
+    )
     tables = {"predictions": predictions(programs, measured), "registers": registers(readings, versions)}
-    tables["launches"] = launches(profiled, programs)
+    tables["launches"] = launches(first, now, programs)
     fresh = BLOCK.sub(lambda found: found[1] + tables[found[2]] + found[4], text)
     if fresh != text:
         stale.append(page)

@@ -52,7 +52,8 @@ def made(
     tried: int,
     origin: Row,
 ) -> Row:
-    """One row. Times are of the whole forward, or of the whole backward, in which the launch runs.
+    """One row. Times and floor are of the whole forward or backward in which the launch runs, from the profiler
+    (benchmarks/launches.py) of the launch itself.
 
     static: the rules' own choice and its times in the same round. tried: candidates that were timed.
     """
