@@ -195,27 +195,32 @@ class Campaign:
         self.began = time.monotonic()
         self.rows: list[dict[str, Any]] = []
         self.running: list[Running] = []
+        self.ended = 0  # the signal that ended it
         self.parts = output / "parts"
 
     def run(self) -> int:
         """Every step; 1 where one failed. Ended from outside (SIGTERM, Ctrl-C) it ends its steps and keeps the rest."""
         shutil.rmtree(self.parts, ignore_errors=True)  # of a run that was killed
         self.parts.mkdir(parents=True)
-        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        # A signal is looked at between the steps' starts: an exception out of one would leave a process that nobody ends.
+        before = {kind: signal.signal(kind, self._end_from_outside) for kind in (signal.SIGTERM, signal.SIGINT)}
         try:
             for batch in self._batches():
-                for step in batch:
+                for step in batch if not self.ended else ():
                     self._start(step)
-                while self.running:
+                while self.running and not self.ended:
                     time.sleep(0.02)
                     for running in list(self.running):
                         self._look_at(running)
         finally:
-            for running in self.running:
+            for running in list(self.running):
                 self._finish(running, "ended from outside")
             self._save()
             self._pack()
-            signal.signal(signal.SIGTERM, before)
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+        if self.ended:
+            return 128 + self.ended
         print(self.table())
         return int(any(row["outcome"] not in ("ok", NOT_NEEDED) for row in self.rows))
 
@@ -226,6 +231,9 @@ class Campaign:
             last = " ".join(row["last"][-1:])[:100]
             lines.append(f"{row['step']:26s} {row['outcome']:16s} {row['seconds']:6.1f} s  {last}")
         return "\n".join(lines)
+
+    def _end_from_outside(self, kind: int, frame: object) -> None:
+        self.ended = kind
 
     def _batches(self) -> list[list[Step]]:
         batches: list[list[Step]] = []

@@ -216,6 +216,27 @@ def test_a_driver_that_is_killed_leaves_what_was_done(tmp_path, kind):
             os.kill(step, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_a_step_starts_leaves_no_process(tmp_path, monkeypatch, kind):
+    started = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            started.append(self)
+            signal.raise_signal(kind)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    steps = [Step("one", 0, 50, ["sleep", "50"]), Step("two", 0, 50, ["sleep", "50"])]
+    try:
+        report, _ = ran(tmp_path, *steps, code=128 + kind)
+        assert outcomes(report) == {"one": "ended from outside"}
+        assert len(started) == 1 and started[0].poll() is not None
+    finally:
+        for process in started:
+            process.kill()
+
+
 # ---- the two parts
 
 
