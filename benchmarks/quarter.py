@@ -3,6 +3,7 @@
     python -m benchmarks.quarter first --output DIR        330 s: is it right, how long does it take
     python -m benchmarks.quarter second --output DIR       400 s: what failed again, tiles, forms, counters
     python -m benchmarks.quarter first --list              the steps, and run nothing
+    python -m benchmarks.quarter first --patience 4        on a machine that is slower than a GPU's, as in a rehearsal
     python -m benchmarks.quarter first --keep FILE         results of a run's FILE, into benchmarks/results
 
 Every step is a process group of its own: one that fails, hangs or poisons its CUDA context ends alone. What is known is
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -376,6 +377,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--output", type=Path, default=Path("build/quarter"), metavar="DIR")
     parser.add_argument("--seconds", type=float, help="for the whole part  [default: 330 and 400]")
+    parser.add_argument("--patience", type=float, default=1, metavar="FACTOR", help="so much more time for all of it")
     parser.add_argument("--only", nargs="+", metavar="STEP", help="these steps alone")
     parser.add_argument("--list", action="store_true", help="name the steps and run nothing")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="write its results to benchmarks/results, no more")
@@ -397,7 +399,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{step.name:26s} {step.expected:4.0f} s, at most {step.seconds:3.0f} s  {shlex.join(step.command)}")
         print(f"{expected(steps):.0f} s expected, at most {seconds} s")
         return 0
-    return Campaign(options.part, steps, options.output.resolve(), options.seconds or seconds).run()
+    steps = [replace(step, seconds=step.seconds * options.patience) for step in steps]
+    return Campaign(options.part, steps, options.output.resolve(), (options.seconds or seconds) * options.patience).run()
 
 
 if __name__ == "__main__":

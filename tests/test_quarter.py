@@ -84,10 +84,10 @@ def test_a_step_that_hangs_is_cut_with_all_that_it_started(tmp_path, deaf):
     # One child in the background that hears nothing, too.
     text = f"{ignore}sh -c 'trap \"\" TERM; echo $$ >> {pids}; sleep 99 & wait' & echo $$ >> {pids}; echo so far; wait"
     start = time.monotonic()
-    report, _ = ran(tmp_path, Step("hangs", 0, 0.5, shell(text)), Step("next", 0, 9, shell("true")), code=1)
-    assert outcomes(report) == {"hangs": "cut at 0 s", "next": "ok"}
+    report, _ = ran(tmp_path, Step("hangs", 0, 1.5, shell(text)), Step("next", 0, 9, shell("true")), code=1)
+    assert outcomes(report) == {"hangs": "cut at 2 s", "next": "ok"}
     assert report["steps"][0]["last"] == ["so far"]
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 12
     found = [int(pid) for pid in pids.read_text().split()]
     assert len(found) == 2
     wait_for(lambda: not any(map(alive, found)), 2)
@@ -102,16 +102,16 @@ def test_what_a_finished_step_left_running_is_ended(tmp_path):
 
 def test_steps_beside_each_other_each_have_their_own_time(tmp_path):
     steps = [
-        Step("long", 0, 9, shell("sleep 1.2")),
+        Step("long", 0, 9, shell("sleep 2")),
         Step("short", 0, 9, shell("sleep 0.1"), beside=True),
-        Step("cut", 0, 0.4, shell("sleep 9"), beside=True),
+        Step("cut", 0, 1, shell("sleep 9"), beside=True),
         Step("after", 0, 9, shell("true")),
     ]
     report, _ = ran(tmp_path, *steps, code=1)
     assert [row["step"] for row in report["steps"]] == ["short", "cut", "long", "after"]
     seconds = {row["step"]: row["seconds"] for row in report["steps"]}
-    assert seconds["short"] < 0.8 and seconds["cut"] < 1.0 < seconds["long"]
-    assert report["seconds"] < 2.5
+    assert seconds["short"] < seconds["cut"] < seconds["long"]
+    assert report["seconds"] < 3  # one after the other they take 3.1
 
 
 def test_steps_that_come_too_late_are_told_and_the_last_gets_what_is_left(tmp_path, monkeypatch):
@@ -122,10 +122,10 @@ def test_steps_that_come_too_late_are_told_and_the_last_gets_what_is_left(tmp_pa
         Step("three", 0, 9, shell("true")),
         Step("four", 0, 9, shell("true"), beside=True),
     ]
-    report, _ = ran(tmp_path, *steps, seconds=1.5, code=1)
+    report, _ = ran(tmp_path, *steps, seconds=2.3, code=1)
     late = "no time left"
-    assert outcomes(report) == {"one": "ok", "two": "cut at 1 s", "three": late, "four": late}
-    assert report["seconds"] < 2.5
+    assert outcomes(report) == {"one": "ok", "two": "cut at 2 s", "three": late, "four": late}
+    assert report["seconds"] < 4
 
 
 def test_steps_for_a_failure_run_after_one_alone_and_may_be_the_last(tmp_path):
@@ -154,7 +154,7 @@ def test_results_are_taken_in_and_those_half_written_or_too_large_are_told(tmp_p
     rows = tmp_path / "results/nvidia/op.json"
     steps = [
         Step("what, found", 0, 9, shell("""echo '{"us": 7}' > "$RESULT" """)),
-        Step("half", 0, 0.5, shell("""printf '{"us": ' > "$RESULT"; sleep 9""")),
+        Step("half", 0, 1.5, shell("""printf '{"us": ' > "$RESULT"; sleep 9""")),
         Step("bytes", 0, 9, shell("""printf '\\377\\376' > "$RESULT" """)),
         Step(
             "large", 0, 9, [sys.executable, "-c", "import os; open(os.environ['RESULT'], 'w').write('[' + '1,' * 999)"]
@@ -279,7 +279,7 @@ def test_seconds_side_by_side_count_once():
 def test_the_options(tmp_path, capsys, monkeypatch):
     def one(output):
         return [
-            Step("left out", 0, 9, shell(f"touch {tmp_path}/ran")),
+            Step("left out", 0, 9, shell(f"touch {tmp_path}/ran; sleep 50")),
             Step("taken", 3, 9, shell("exit 4")),
         ]
 
@@ -291,6 +291,9 @@ def test_the_options(tmp_path, capsys, monkeypatch):
     assert main(["first", "--only", "taken", "--output", str(tmp_path / "out")]) == 1
     assert not (tmp_path / "ran").exists()
     assert outcomes(json.loads((tmp_path / "out/first.json").read_text())) == {"taken": "exit code 4"}
+    assert main(["first", "--patience", "0.1", "--output", str(tmp_path / "out")]) == 1
+    cut = outcomes(json.loads((tmp_path / "out/first.json").read_text()))
+    assert cut == {"left out": "cut at 1 s", "taken": "exit code 4"}
     with pytest.raises(SystemExit):
         main(["first", "--only", "smoek"])
     assert "--only must name steps out of left out; taken, got 'smoek'" in capsys.readouterr().err

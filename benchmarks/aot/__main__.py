@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="adapter_fast-aot-") as cache:
-        os.environ["TRITON_CACHE_DIR"] = cache
+        os.environ.setdefault("TRITON_CACHE_DIR", cache)  # one of the user's own: a run goes on where the last ended
         readings = _compile(options, work)
     print(table(readings))
     print(f"\nTriton {triton.__version__}, {len(readings)} kernels compiled in {time.monotonic() - start:.0f} s")
