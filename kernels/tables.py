@@ -4,6 +4,7 @@ select_tiles falls back to them where no measured row (tuned/) serves. None was 
 """
 
 # Kinds of product: "16" 16-bit x and weights, "16/32" 16-bit x under 32-bit weights, "tf32" 32-bit x.
+# weight_grad reads no weight: its rows are those of "16" and "tf32".
 # A table: (phase, bottleneck padded to a power of two) → (BLOCK_T, BLOCK_D, num_warps, num_stages), where a missing
 # bottleneck means the split form, whose launches are ("down", "expand") → (BLOCK_T, BLOCK_D, BLOCK_M, …).
 # "dx_z" and "dx_x" rows, and ("down dx_x", …), stand where the memory modes need other tiles than dx.
@@ -82,7 +83,13 @@ TABLES: dict[str, Table] = {
     "tf32 ragged": _RAGGED,
 }
 
-_RAGGED_AMD: Table = {(phase, m): (64, 32, 8, 1) for phase in ("forward", "dx") for m in (32, 64)}
+# What spills there are scalar registers, with which lanes are masked.
+_RAGGED_AMD: Table = {
+    **{(phase, m): (64, 32, 8, 1) for phase in ("forward", "dx") for m in (32, 64)},
+    **{("dx_x", m): (16, 32, 4, 1) for m in (32, 64, 128)},
+    "down dx_x": (16, 32, 64, 4, 1),
+    "expand": (64, 64, 32, 8, 1),
+}
 
 # Where a family departs from the table; () takes the fused form away, since it spills unless BY_MODEL says otherwise.
 DEPARTURES: dict[tuple[str, str], Table] = {
@@ -107,9 +114,6 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("forward", 256): (64, 32, 8, 2),
         ("dx", 256): (),
         ("dx narrow", 128): (),
-        ("weight_grad", 32): (64, 64, 4, 2),
-        ("weight_grad", 64): (64, 64, 8, 2),
-        ("weight_grad", 128): (64, 64, 8, 2),
     },
     ("sm_80", "tf32"): {("dx", 128): (64, 32, 8, 2), ("dx", 256): (), "down dx_z": (64, 32, 128, 8, 3)},
     ("sm_90", "16"): {
@@ -129,7 +133,6 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("forward", 64): (64, 64, 4, 3),
         ("dx", 64): (64, 64, 4, 3),
         "down dx_x": (64, 64, 128, 8, 3),
-        ("weight_grad", 128): (64, 128, 8, 3),
     },
     ("sm_100", "16"): {
         ("forward", 64): (64, 64, 4, 3),
@@ -168,9 +171,6 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("dx narrow", 128): (64, 32, 4, 2),
         ("dx", 256): (64, 32, 8, 2),
         "down": (64, 64, 128, 8, 2),
-        ("weight_grad", 16): (32, 64, 4, 2),
-        ("weight_grad", 64): (64, 64, 8, 2),
-        ("weight_grad", 128): (32, 64, 8, 2),
     },
     ("sm_120", "tf32"): {
         ("dx_z", 128): (64, 32, 8, 3),
@@ -182,9 +182,10 @@ DEPARTURES: dict[tuple[str, str], Table] = {
     },
     ("sm_120", "16/32 ragged"): {"expand": (64, 64, 32, 8, 1), ("dx_x", 128): (32, 32, 8, 1)},
     ("gfx942", "16 ragged"): _RAGGED_AMD,
-    ("gfx942", "16/32 ragged"): _RAGGED_AMD | {"down": (64, 32, 64, 8, 1), "expand": (64, 64, 32, 8, 1)},
+    ("gfx942", "16/32 ragged"): _RAGGED_AMD | {"down": (64, 32, 64, 8, 1)},
     ("gfx942", "tf32 ragged"): _RAGGED_AMD,
     ("gfx942", "16"): {
+        ("dx_x", 32): (16, 64, 4, 2),
         ("forward", 256): (64, 64, 8, 2),
         ("dx", 256): (64, 64, 8, 2),
         ("weight_grad", 128): (64, 64, 4, 2),
@@ -200,7 +201,6 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("dx", 256): (),
         "down": (64, 64, 128, 4, 2),
         "expand": (64, 128, 64, 4, 2),
-        ("weight_grad", 128): (64, 64, 4, 2),
     },
     ("gfx942", "tf32"): {
         ("forward", 64): (128, 32, 8, 3),

@@ -82,6 +82,8 @@ def select_tiles(phase: Phase, problem: Problem) -> LaunchConfig:
 
 def ruled(phase: Phase, problem: Problem) -> LaunchConfig:
     """The choice without measurements: rules over the static tables."""
+    if phase == "weight_grad":  # it reads no weight
+        problem = replace(problem, w_bytes=min(problem.w_bytes, problem.x_bytes))
     table = TABLES[kind(problem)] | DEPARTURES.get((family(problem.arch), kind(problem)), {})
     M = padded(problem.M)
     if phase == "expand":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,37 +64,52 @@ def test_compiled_to_binaries_once(rehearse):
     assert "1 read by Triton's frontend" in rehearse("-c", forward)
 
 
-LAUNCH = """
-import torch, triton, triton.language as tl
+FAULTS = """
+import sys, torch, triton, triton.language as tl
 
 @triton.jit
-def kernel(out_ptr, n, BLOCK: tl.constexpr):
-    tl.store(out_ptr + tl.arange(0, BLOCK), BODY)
+def right(out_ptr, n, BLOCK: tl.constexpr):
+    tl.store(out_ptr + tl.arange(0, BLOCK), n)
+
+@triton.jit
+def wrong_types(out_ptr, n, BLOCK: tl.constexpr):
+    tl.store(out_ptr + tl.arange(0, BLOCK), tl.dot(1.0, out_ptr))
+
+@triton.jit
+def wrong_names(out_ptr, n, BLOCK: tl.constexpr):
+    tl.store(out_ptr + tl.arange(0, BLOCK), nowhere)
 
 out = torch.empty(64, device="cuda")
-compiled = kernel[(GRID,)](out, 64, BLOCK=64, OPTIONS)
-compiled[(1, 1, 1)](ARGUMENTS)
+
+def launched(kernel=right, grid=1, arguments=(out, 64, 64), **options):
+    try:
+        compiled = kernel[(grid,)](out, 64, BLOCK=64, **options)
+        compiled[(1, 1, 1)](*arguments)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "launched"
+
+print("none:", launched())
+print("arguments:", launched(arguments=(out, 64)))
+print("types:", launched(wrong_types))
+print("names:", launched(wrong_names))
+print("grid:", launched(grid=2**31))
+print("cooperative:", launched(grid=100000, launch_cooperative_grid=True))
+sys.exit(7)
 """
 
 
-@pytest.mark.parametrize(
-    "fault, says",
-    [
-        ({}, "2 launches"),
-        ({"ARGUMENTS": "out, 64"}, "takes 3 arguments, got 2"),
-        ({"BODY": "tl.dot(1.0, out_ptr)"}, "CompilationError"),
-        ({"BODY": "nowhere"}, "nowhere is not defined"),
-        ({"GRID": "2**31"}, "Error"),
-        ({"GRID": "100000", "OPTIONS": "launch_cooperative_grid=True"}, "too many blocks in cooperative launch"),
-    ],
-    ids=["none", "arguments", "types", "names", "grid", "cooperative"],
-)
-def test_a_fault_before_the_launch_is_seen(rehearse, tmp_path, fault, says):
-    text = LAUNCH
-    for name, value in ({"ARGUMENTS": "out, 64, 64", "BODY": "n", "GRID": "1", "OPTIONS": ""} | fault).items():
-        text = text.replace(name, value)
-    (tmp_path / "faulty.py").write_text(text)
-    assert says in rehearse(str(tmp_path / "faulty.py"), code=int(bool(fault)))
+def test_a_fault_before_the_launch_is_seen(rehearse, tmp_path):
+    (tmp_path / "faults.py").write_text(FAULTS)
+    text = rehearse(str(tmp_path / "faults.py"), code=7)
+    found = dict(re.findall(r"^(\w+): ((?:(?!^\w+: ).)*)", text, re.MULTILINE | re.DOTALL))
+    assert found["none"].strip() == "launched"
+    assert "takes 3 arguments, got 2" in found["arguments"]
+    assert "CompilationError" in found["types"]
+    assert "nowhere is not defined" in found["names"]
+    assert "Error" in found["grid"]
+    assert "too many blocks in cooperative launch" in found["cooperative"]
+    assert "3 launches" in found["rehearsed"]
 
 
 def test_what_launches_nothing_fails(rehearse):
