@@ -50,7 +50,7 @@ test-all: $(READY)  ## every test, the slow ones and those that download include
 test-adapterhub: $(READY) $(PEERS)  ## files and patch against AdapterHub's own library, the slow tests too
 	$(PY) -m pytest $(WORKERS) -m "slow or not slow" tests/test_adapterhub.py tests/test_adapterhub_files.py
 
-nightly: peers test-all aot  ## what a night has time for: every test, and every kernel for every architecture
+nightly: peers test-all rehearse aot  ## what a night has time for: every test, the GPU campaign, every kernel compiled
 
 lint: $(READY)  ## ruff's lint and format checks, mypy over adapter_fast/
 	$(PY) -m ruff check .
@@ -117,8 +117,8 @@ rehearse: $(READY) $(PEERS)  ## the GPU campaign on this CPU with small cases, s
 	$(PY) -m benchmarks.ncu --device cpu --quick
 	$(PY) -m benchmarks.tune --rehearse
 	$(PY) -m benchmarks.sanitize --device cpu
-	$(PY) -m benchmarks.rehearse -m pytest -q -m gpu tests/test_gpu.py
-	$(PY) -m benchmarks.rehearse -m benchmarks.sanitize
+	$(PY) -m benchmarks.rehearse --compile -m benchmarks.quarter first --patience 10 --output build/rehearsal
+	$(PY) -m benchmarks.rehearse --compile -m benchmarks.quarter second --patience 10 --output build/rehearsal
 
 clean:  ## remove .venv, build/ and the tools' caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .benchmarks .hypothesis

@@ -112,6 +112,16 @@ def test_a_fault_before_the_launch_is_seen(rehearse, tmp_path):
     assert "3 launches" in found["rehearsed"]
 
 
+def test_a_part_of_the_quarter_hour_from_its_first_step_to_its_table(rehearse, tmp_path):
+    """Quick: `make rehearse` has every step of both parts, compiled."""
+    command = ["-m", "benchmarks.quarter", "first", "--patience", "20", "--output", str(tmp_path / "out")]
+    text = rehearse(*command, "--only", "machine", "smoke", "launches")
+    assert re.findall(r"^(\w+) +ok ", text, re.MULTILINE) == ["machine", "smoke", "launches"]
+    results = json.loads((tmp_path / "out/first.json").read_text())["results"]
+    assert "error" not in json.dumps(results["smoke"])
+    assert {row["launch"] for row in results["launches"]} >= {"forward", "dx", "weight_grad", "reduce"}
+
+
 def test_what_launches_nothing_fails(rehearse):
     assert "nothing was launched" in rehearse("-c", "import torch; assert torch.cuda.is_available()", code=1)
 
