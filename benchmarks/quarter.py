@@ -203,7 +203,7 @@ class Campaign:
         """Every step; 1 where one failed. Ended from outside (SIGTERM, Ctrl-C) it ends its steps and keeps the rest."""
         shutil.rmtree(self.parts, ignore_errors=True)  # of a run that was killed
         self.parts.mkdir(parents=True)
-        # A signal is looked at between the steps' starts: an exception out of one would leave a process that nobody ends.
+        # A signal is looked at after a start: an exception out of one would leave a process that nobody ends.
         before = {kind: signal.signal(kind, self._end_from_outside) for kind in (signal.SIGTERM, signal.SIGINT)}
         try:
             for batch in self._batches():
@@ -400,7 +400,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{expected(steps):.0f} s expected, at most {seconds} s")
         return 0
     steps = [replace(step, seconds=step.seconds * options.patience) for step in steps]
-    return Campaign(options.part, steps, options.output.resolve(), (options.seconds or seconds) * options.patience).run()
+    return Campaign(
+        options.part, steps, options.output.resolve(), (options.seconds or seconds) * options.patience
+    ).run()
 
 
 if __name__ == "__main__":
