@@ -38,7 +38,7 @@ COMMANDS = {
     "profile": Command(
         ".profiler.commands", "Latency of a model with adapters, layer by layer.", ("matplotlib",), "bench"
     ),
-    "doctor": Command(".profiler.commands", "Versions, device, backend, and a self-check.", (), "bench"),
+    "doctor": Command(".doctor", "Versions, device, backend, and a self-check.", (), "bench"),
     "report": Command(
         ".benchmarks.commands",
         "Write the pages' tables and figures from the results.",
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     import click
 
-    from .tasks.errors import UserError
+    from .common.errors import UserError
 
     class Group(click.Group):
         """Imports a command only when it is asked for."""

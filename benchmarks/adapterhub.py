@@ -26,7 +26,7 @@ import adapter_fast
 from adapter_fast.benchmarks.contender import Contender, Unavailable
 from adapter_fast.benchmarks.models import ModelCase
 from adapter_fast.benchmarks.provenance import CHECKOUT
-from adapter_fast.profiler.clock import Sampler
+from adapter_fast.measure.clock import Sampler
 from adapter_fast.testing import Case
 
 VARIABLE = "ADAPTER_FAST_ADAPTERHUB"

@@ -14,9 +14,9 @@ from adapter_fast.benchmarks.contender import Contender, Unavailable
 from adapter_fast.benchmarks.models import ModelCase
 from adapter_fast.benchmarks.op_contender import LocalOp
 from adapter_fast.benchmarks.peers.hub import HubModel, adapter_op, bare_model
-from adapter_fast.profiler.clock import Sampler
-from adapter_fast.profiler.errors import first_line
-from adapter_fast.profiler.machine import pin_threads, version
+from adapter_fast.common.errors import first_line
+from adapter_fast.measure.clock import Sampler
+from adapter_fast.measure.machine import pin_threads, version
 from adapter_fast.testing import Case
 
 

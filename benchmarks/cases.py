@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from adapter_fast.profiler.roofline import Shape
+from adapter_fast.measure.roofline import Shape
 from adapter_fast.testing import Case
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -74,7 +74,7 @@ def bench(
     from adapter_fast.benchmarks.rows import ResultsError
     from adapter_fast.benchmarks.runner import Run, WrongResult
     from adapter_fast.benchmarks.suites import benches, campaign, chosen
-    from adapter_fast.profiler.machine import device_name, pin_threads
+    from adapter_fast.measure.machine import device_name, pin_threads
 
     if device == "cuda" and not torch.cuda.is_available():
         raise click.UsageError("--device cuda: there is no CUDA device here")
@@ -132,7 +132,7 @@ def _ctrl_c(run: Run) -> Iterator[None]:
 
 def _finish(console: Console, run: Run, outcomes: list[Outcome], plots: bool) -> None:
     from adapter_fast.benchmarks.tables import headline, screen
-    from adapter_fast.profiler.machine import slug
+    from adapter_fast.measure.machine import slug
 
     rows = [row for outcome in outcomes for row in outcome.rows]
     screen(rows, console)

@@ -18,8 +18,8 @@ import torch
 from adapter_fast.benchmarks.contender import Unavailable
 from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.suites import Bench, benches
-from adapter_fast.profiler.clock import Sampler
-from adapter_fast.profiler.machine import pin_threads
+from adapter_fast.measure.clock import Sampler
+from adapter_fast.measure.machine import pin_threads
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from adapter_fast.profiler.clock import Sampler
+from adapter_fast.measure.clock import Sampler
 
 
 class Unavailable(Exception):

@@ -10,9 +10,9 @@ import torch
 
 from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.rows import ResultsError
-from adapter_fast.profiler.files import write_whole
-from adapter_fast.profiler.machine import slug
-from adapter_fast.tasks.markdown import table
+from adapter_fast.common.files import write_whole
+from adapter_fast.common.markdown import table
+from adapter_fast.measure.machine import slug
 
 METHODS = {"head": "head only", "reference": "adapters (reference)", "fused": "adapters (fused)"}
 METHODS |= {"full": "full fine-tuning"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from adapter_fast.profiler.clock import event_timer
+from adapter_fast.measure.clock import event_timer
 
 LEAST_CALLS = 8
 

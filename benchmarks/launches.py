@@ -29,11 +29,11 @@ from adapter_fast.benchmarks.op_contender import input_sets
 from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.traffic import Machine, chain, describe, estimated_programs, predicted_us
 from adapter_fast.benchmarks.tune import table
+from adapter_fast.common.files import write_whole
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem, bucket
 from adapter_fast.kernels.tiles import forced, requested_forms, select_tiles
-from adapter_fast.profiler.clock import Spread, event_timer
-from adapter_fast.profiler.files import write_whole
-from adapter_fast.profiler.roofline import Ceilings, floor_us, measure_ceilings
+from adapter_fast.measure.clock import Spread, event_timer
+from adapter_fast.measure.roofline import Ceilings, floor_us, measure_ceilings
 from adapter_fast.testing import Case, call
 
 KEY = ("16384,768,64", "16384,1024,64", "16384,4096,64", "65536,1024,64", "16384,1024,256", "128,1024,64")

@@ -22,7 +22,7 @@ from adapter_fast.benchmarks.compare import (
 )
 from adapter_fast.benchmarks.rows import Row
 from adapter_fast.benchmarks.wording import absences, label, machine, millions, number, remarks, time_unit, versions
-from adapter_fast.tasks.markdown import table
+from adapter_fast.common.markdown import table
 
 
 def op_table(rows: Sequence[Row]) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from adapter_fast.benchmarks.budgets import houlsby_parameters, nearest
 from adapter_fast.benchmarks.cases import DTYPES
-from adapter_fast.profiler.presets import PRESETS
-from adapter_fast.profiler.roofline import Ceilings, Phase, Shape, floor_us
+from adapter_fast.measure.presets import PRESETS
+from adapter_fast.measure.roofline import Ceilings, Phase, Shape, floor_us
 
 # The LoRA paper's budgets for GPT-2 medium (arXiv 2106.09685, Table 1 and Table 3), and the same shares for the others.
 SMALL, LARGE = 500_000, 11_090_000

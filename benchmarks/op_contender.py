@@ -18,10 +18,10 @@ from adapter_fast.benchmarks.cases import name_of, shape_of
 from adapter_fast.benchmarks.compare import OURS
 from adapter_fast.benchmarks.contender import Unavailable
 from adapter_fast.benchmarks.graphs import capture
-from adapter_fast.profiler.clock import Sampler, event_timer, host_timer, repeated, settled
-from adapter_fast.profiler.errors import first_line
-from adapter_fast.profiler.memory import peak_bytes
-from adapter_fast.profiler.roofline import minimal_bytes
+from adapter_fast.common.errors import first_line
+from adapter_fast.measure.clock import Sampler, event_timer, host_timer, repeated, settled
+from adapter_fast.measure.memory import peak_bytes
+from adapter_fast.measure.roofline import minimal_bytes
 from adapter_fast.testing import INPUTS, Case, assert_within_budget, call, evaluate, grad_output, make_inputs, truth
 
 EAGER_CALLS = 10  # a sample of eager launches on a GPU

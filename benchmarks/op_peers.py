@@ -16,7 +16,7 @@ from adapter_fast import fused_adapter, reference_adapter
 from adapter_fast.benchmarks.contender import Contender, Factory, Unavailable
 from adapter_fast.benchmarks.op_contender import LocalOp
 from adapter_fast.checks import MEMORY_MODES
-from adapter_fast.profiler.clock import Sampler
+from adapter_fast.measure.clock import Sampler
 from adapter_fast.testing import Case
 
 TRIALS = 5  # samples of each way to compile, to keep the fastest

@@ -13,13 +13,13 @@ import torch
 from adapter_fast.benchmarks.plots import digest_values
 from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.rows import ResultsError
-from adapter_fast.profiler.files import write_whole
-from adapter_fast.profiler.machine import slug
-from adapter_fast.tasks.errors import UserError
-from adapter_fast.tasks.experiments.figures.sheet import STYLE, picture
+from adapter_fast.common.errors import UserError
+from adapter_fast.common.files import write_whole
+from adapter_fast.common.markdown import table
+from adapter_fast.common.sheet import STYLE, picture
+from adapter_fast.measure.machine import slug
 from adapter_fast.tasks.experiments.find import NAMES, find_experiment
 from adapter_fast.tasks.experiments.result import Result, read_result
-from adapter_fast.tasks.markdown import table
 
 FOLDER = "paper"
 FORMATS = ("png", "svg")

@@ -15,8 +15,8 @@ from adapter_fast.benchmarks.figures.bars import floor_figure, memory_figure
 from adapter_fast.benchmarks.figures.latency import latency_figure
 from adapter_fast.benchmarks.figures.speedup import speedup_figure
 from adapter_fast.benchmarks.rows import Row
-from adapter_fast.profiler.files import write_whole
-from adapter_fast.tasks.experiments.figures.sheet import STYLE, picture
+from adapter_fast.common.files import write_whole
+from adapter_fast.common.sheet import STYLE, picture
 
 PAINTERS: dict[str, Callable[[Sequence[Row]], Any]] = {
     "speedup": speedup_figure,

@@ -38,8 +38,8 @@ import torch
 
 from adapter_fast.benchmarks.quarter import CACHE
 from adapter_fast.checks import ACTIVATIONS, MEMORY_MODES
-from adapter_fast.profiler.errors import first_line
-from adapter_fast.profiler.files import write_whole
+from adapter_fast.common.errors import first_line
+from adapter_fast.common.files import write_whole
 from adapter_fast.testing import Case, call
 
 if TYPE_CHECKING:

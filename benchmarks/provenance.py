@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from adapter_fast.profiler.machine import device_name, version
+from adapter_fast.measure.machine import device_name, version
 
 HERE = Path(__file__).resolve().parent
 # None where the package was installed without its checkout.

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from adapter_fast.profiler.files import write_whole
+from adapter_fast.common.files import write_whole
 
 CACHE = Path(
     "/tmp/adapter_fast-cache"
@@ -343,7 +343,7 @@ def keep(file: Path, results: Path) -> list[Path]:
     """
     from adapter_fast.benchmarks.rows import Row, merge, read_rows, write_rows
     from adapter_fast.benchmarks.suites import SUITES
-    from adapter_fast.profiler.machine import slug
+    from adapter_fast.measure.machine import slug
 
     written = []
     for name, records in json.loads(file.read_text("utf-8"))["results"].items():

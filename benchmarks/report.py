@@ -18,7 +18,7 @@ from adapter_fast.benchmarks.plots import FIGURES, digest, digest_of, draw, draw
 from adapter_fast.benchmarks.provenance import CHECKOUT
 from adapter_fast.benchmarks.rows import ResultsError, Row, read_rows
 from adapter_fast.benchmarks.suites import SUITES
-from adapter_fast.profiler.files import write_whole
+from adapter_fast.common.files import write_whole
 
 BLOCK = re.compile(r"(<!-- (?:(table|figure): ([\w-]+)|figures) -->\n)(.*?)(<!-- end -->)", re.S)
 TABLES: dict[str, Callable[[list[Row]], str]] = {

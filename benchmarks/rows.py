@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from adapter_fast.profiler.files import write_whole
-from adapter_fast.profiler.machine import slug
+from adapter_fast.common.files import write_whole
+from adapter_fast.measure.machine import slug
 
 
 class ResultsError(ValueError):

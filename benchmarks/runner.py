@@ -15,10 +15,10 @@ from adapter_fast.benchmarks.contender import Contender, Unavailable
 from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.rows import ResultsError, Row, merge, path_of, read_rows, write_rows
 from adapter_fast.benchmarks.suites import Bench
-from adapter_fast.profiler.clock import Sampler, Samples, compare, event_timer, host_timer, interleave, spread
-from adapter_fast.profiler.errors import first_line
-from adapter_fast.profiler.machine import clocks
-from adapter_fast.profiler.roofline import Ceilings, measure_ceilings
+from adapter_fast.common.errors import first_line
+from adapter_fast.measure.clock import Sampler, Samples, compare, event_timer, host_timer, interleave, spread
+from adapter_fast.measure.machine import clocks
+from adapter_fast.measure.roofline import Ceilings, measure_ceilings
 
 OURS = "fused"
 BASELINE = "reference"

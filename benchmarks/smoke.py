@@ -19,7 +19,7 @@ import torch
 
 from adapter_fast import fused_adapter, reference_adapter
 from adapter_fast.checks import MEMORY_MODES
-from adapter_fast.profiler.files import write_whole
+from adapter_fast.common.files import write_whole
 from adapter_fast.testing import INPUTS, Case, assert_case, call, grad_output, make_inputs
 
 SHAPES = ((16384, 1024, 64), (128, 768, 64), (2048, 1024, 256), (16384, 1024, 5))

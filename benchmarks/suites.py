@@ -11,7 +11,7 @@ from adapter_fast.benchmarks.contender import Factory
 from adapter_fast.benchmarks.models import ModelCase, latency_cases, model_cases, model_floor_us
 from adapter_fast.benchmarks.op_contender import TRAINING
 from adapter_fast.benchmarks.op_peers import op_contenders
-from adapter_fast.profiler.roofline import PHASES, Ceilings, Phase, floor_us
+from adapter_fast.measure.roofline import PHASES, Ceilings, Phase, floor_us
 from adapter_fast.testing import Case
 
 # Microseconds of a call at the floor, from the provider, the medians of all of them in its mode, and the ceilings.

@@ -25,7 +25,7 @@ from typing import Literal
 from adapter_fast.benchmarks.aot.targets import ARCHS
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem, bucket, family
 from adapter_fast.kernels.tiles import select_tiles, split_count
-from adapter_fast.profiler.roofline import Ceilings, Shape, floor_us
+from adapter_fast.measure.roofline import Ceilings, Shape, floor_us
 
 Mode = Literal["inference", "speed", "balanced", "lean"]
 Direction = Literal["forward", "backward"]

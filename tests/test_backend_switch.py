@@ -100,7 +100,7 @@ def test_the_compiler_is_told_of_a_wrong_value(monkeypatch):
 
 
 def test_the_doctor_says_what_cannot_be(monkeypatch):
-    from adapter_fast.profiler import doctor
+    from adapter_fast import doctor
 
     monkeypatch.setenv(BACKEND_VARIABLE, "triton")
     monkeypatch.setenv("TRITON_INTERPRET", "0")

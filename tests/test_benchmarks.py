@@ -24,8 +24,8 @@ from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.rows import NAMES, ResultsError, Row, merge, path_of, read_rows, write_rows
 from adapter_fast.benchmarks.runner import Run, WrongResult
 from adapter_fast.benchmarks.suites import SUITES, Bench, benches, campaign
-from adapter_fast.profiler.files import write_whole
-from adapter_fast.profiler.roofline import Ceilings
+from adapter_fast.common.files import write_whole
+from adapter_fast.measure.roofline import Ceilings
 from adapter_fast.testing import Case
 
 ROOT = Path(__file__).parents[1]

@@ -12,9 +12,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from adapter_fast import doctor
 from adapter_fast.checks import DTYPES
-from adapter_fast.profiler import doctor
-from adapter_fast.profiler.commands import doctor as command
+from adapter_fast.doctor import doctor as command
 
 ROOT = Path(__file__).parents[1]
 
@@ -86,7 +86,7 @@ def test_needs_torch_click_and_rich_only() -> None:
 import sys
 for name in ("transformers", "safetensors", "matplotlib", "peft"):
     sys.modules[name] = None
-from adapter_fast.profiler.commands import doctor
+from adapter_fast.doctor import doctor
 doctor()
 """
     environment = {**os.environ, "TRITON_INTERPRET": "0", "CUDA_VISIBLE_DEVICES": ""}

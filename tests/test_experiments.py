@@ -20,9 +20,9 @@ from tiny_task import write_model, write_task
 
 from adapter_fast import AdapterConfig, add_adapters
 from adapter_fast.cli import main
+from adapter_fast.common.errors import UserError
 from adapter_fast.placement.sites import find_sites, layer_norm_parameters
 from adapter_fast.recipe import train_top_layers
-from adapter_fast.tasks.errors import UserError
 from adapter_fast.tasks.experiments import cache, classification, drive, pool
 from adapter_fast.tasks.experiments.ablation import span_scores
 from adapter_fast.tasks.experiments.cells import Cell, summarize

@@ -12,7 +12,8 @@ import torch
 from glue_files import LABELS, TASKS, write_diagnostic, write_glue, write_hub
 from tiny_task import write_decoder, write_model
 
-from adapter_fast.tasks.errors import UserError
+from adapter_fast.common import directories
+from adapter_fast.common.errors import UserError
 from adapter_fast.tasks.experiments.task import Task
 from adapter_fast.tasks.glue import hub
 from adapter_fast.tasks.glue.files import read_part
@@ -479,14 +480,14 @@ def test_a_submission_that_cannot_be_written_leaves_the_old_one(
     tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = write_submission(tmp_path / "glue", predicted(tasks))
-    before, write = archive.read_bytes(), Path.write_bytes
+    before, write = archive.read_bytes(), directories._write
 
-    def full(path: Path, content: bytes) -> int:
+    def full(path: Path, content: bytes) -> None:
         if path.name == "QNLI.tsv":
             raise OSError(28, "No space left on device")
-        return write(path, content)
+        write(path, content)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(directories, "_write", full)
     with pytest.raises(UserError, match="cannot be written: No space left on device"):
         write_submission(tmp_path / "glue", {**predicted(tasks), "WNLI": majority(tasks["WNLI"], "test")})
     assert archive.read_bytes() == before and len(list((tmp_path / "glue").iterdir())) == 12

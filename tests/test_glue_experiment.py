@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from tiny_task import write_model
 
 from adapter_fast.cli import main
-from adapter_fast.tasks.errors import UserError
+from adapter_fast.common.errors import UserError
 from adapter_fast.tasks.experiments import glue
 from adapter_fast.tasks.experiments.drive import run_experiment
 from adapter_fast.tasks.experiments.lab import Lab

@@ -6,11 +6,11 @@ import time
 import pytest
 import torch
 
-from adapter_fast.profiler.clock import Spread, compare, host_timer, interleave, repeated, settled, spread
-from adapter_fast.profiler.machine import clocks, device_name, slug, version
-from adapter_fast.profiler.memory import peak_bytes
-from adapter_fast.profiler.presets import PRESETS, build
-from adapter_fast.profiler.roofline import Ceilings, Shape, floor_us, flops, measure_ceilings, minimal_bytes
+from adapter_fast.measure.clock import Spread, compare, host_timer, interleave, repeated, settled, spread
+from adapter_fast.measure.machine import clocks, device_name, slug, version
+from adapter_fast.measure.memory import peak_bytes
+from adapter_fast.measure.presets import PRESETS, build
+from adapter_fast.measure.roofline import Ceilings, Shape, floor_us, flops, measure_ceilings, minimal_bytes
 
 
 def test_providers_take_turns_there_and_back():

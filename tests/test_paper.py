@@ -19,10 +19,10 @@ from adapter_fast.benchmarks.findings import finding
 from adapter_fast.benchmarks.plots import digest_of
 from adapter_fast.benchmarks.report import disagreements, render, report
 from adapter_fast.benchmarks.rows import ResultsError
-from adapter_fast.profiler.machine import device_name, slug
+from adapter_fast.common.sheet import STYLE
+from adapter_fast.measure.machine import device_name, slug
 from adapter_fast.tasks.experiments import ablation, classification, tradeoff
 from adapter_fast.tasks.experiments.figures.ablation import init_figure, spans_figure
-from adapter_fast.tasks.experiments.figures.sheet import STYLE
 from adapter_fast.tasks.experiments.figures.tradeoff import percentiles_figure, tasks_figure
 from adapter_fast.tasks.experiments.find import NAMES, find_experiment
 from adapter_fast.tasks.glue.published import COLUMNS, TABLE

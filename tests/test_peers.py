@@ -19,7 +19,7 @@ from adapter_fast.benchmarks.peers import model_contenders
 from adapter_fast.benchmarks.peers.build import base_model, houlsby_model
 from adapter_fast.benchmarks.peers.lin import lin_bottleneck, lin_model
 from adapter_fast.benchmarks.peers.lora import lora_model, lora_rank
-from adapter_fast.profiler.roofline import Ceilings, Shape, floor_us
+from adapter_fast.measure.roofline import Ceilings, Shape, floor_us
 from adapter_fast.testing import Case
 
 STEP = ModelCase("model", "tiny-bert", 3, 16, 8, phase="step")

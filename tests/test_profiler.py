@@ -21,17 +21,19 @@ from rich.console import Console
 from tiny_task import write_model
 
 from adapter_fast import AdapterConfig, add_adapters, save_adapters
+from adapter_fast.common import locate
+from adapter_fast.measure.memory import free_bytes
+from adapter_fast.measure.roofline import Ceilings
 from adapter_fast.placement.container import sites_in
-from adapter_fast.profiler import forms, limits, locate, run, trace
+from adapter_fast.profiler import forms, limits, run, trace
 from adapter_fast.profiler.breakdown import _range_times, break_down, layers_of
 from adapter_fast.profiler.check_trace import check_text, check_trace
 from adapter_fast.profiler.commands import profile as command
 from adapter_fast.profiler.latency import overhead
-from adapter_fast.profiler.limits import free_bytes, memory_errors
+from adapter_fast.profiler.limits import memory_errors
 from adapter_fast.profiler.picture import draw
 from adapter_fast.profiler.report import Profile, as_json
 from adapter_fast.profiler.request import ProfileError, Request
-from adapter_fast.profiler.roofline import Ceilings
 from adapter_fast.profiler.run import run_profile, total_steps, write_profile
 from adapter_fast.profiler.screen import print_profile
 from adapter_fast.profiler.subject import prepare

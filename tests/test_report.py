@@ -22,7 +22,7 @@ from adapter_fast.benchmarks.report import disagreements, render, report
 from adapter_fast.benchmarks.rows import ResultsError, path_of, write_rows
 from adapter_fast.benchmarks.tables import headline, screen
 from adapter_fast.benchmarks.wording import absences, number, remarks, time_unit
-from adapter_fast.tasks.experiments.figures.sheet import STYLE
+from adapter_fast.common.sheet import STYLE
 
 SETS = {"small": samples.small, "large": samples.large}
 
@@ -343,9 +343,7 @@ def test_a_write_that_fails_leaves_the_old_picture(tmp_path, monkeypatch):
     rows = {"memory": samples.memory_rows([(256, 128, 16)])}
     [path] = draw(rows, tmp_path, ("png",))
     before = path.read_bytes()
-    monkeypatch.setattr(
-        "adapter_fast.profiler.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
-    )
+    monkeypatch.setattr("adapter_fast.common.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         draw(rows, tmp_path, ("png",))
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -17,7 +17,7 @@ from picture_checks import faults
 from safetensors.numpy import load_file
 from tiny_task import FILLER, TOPICS, write_model
 
-from adapter_fast.tasks.errors import UserError
+from adapter_fast.common.errors import UserError
 from adapter_fast.tasks.experiments import classification, sequential
 from adapter_fast.tasks.experiments.cells import as_row
 from adapter_fast.tasks.experiments.engine import run_grid

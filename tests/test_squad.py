@@ -16,8 +16,8 @@ import pytest
 from tiny_task import WORDS, write_model, write_squad
 
 from adapter_fast.cli import main
+from adapter_fast.common.errors import UserError
 from adapter_fast.tasks.answer_metrics import exact_match, normalize_answer, score_answers, token_f1
-from adapter_fast.tasks.errors import UserError
 from adapter_fast.tasks.experiments import cache, drive, squad
 from adapter_fast.tasks.experiments.cells import as_row
 from adapter_fast.tasks.experiments.find import find_experiment

@@ -17,8 +17,9 @@ import pytest
 import torch
 from tiny_task import TOPICS, write_model, write_task
 
+from adapter_fast.common.errors import UserError
+from adapter_fast.common.files import write_json
 from adapter_fast.tasks import corpora, demo, models, splits, tuning, verdict
-from adapter_fast.tasks.errors import UserError
 from adapter_fast.tasks.kinds.find import load_kind
 from adapter_fast.tasks.memory import PeakMemory
 from adapter_fast.tasks.metrics import score
@@ -474,7 +475,7 @@ def test_the_output_directory_is_guarded(finished: tuple[Path, tuning.Outcome], 
         tuning.check_output(tmp_path, settings, resume=True)
     with pytest.raises(UserError, match=r"note\.txt is a file: expected a directory"):
         tuning.check_output(tmp_path / "note.txt", settings, resume=False)
-    tuning.write_json(tmp_path / "run.json", settings.to_dict())
+    write_json(tmp_path / "run.json", settings.to_dict())
     with pytest.raises(UserError, match=r"had other settings: epochs was 6, now 9; seed was 0, now 1"):
         tuning.check_output(tmp_path, replace(settings, epochs=9, seed=1), resume=True)
     tuning.check_output(tmp_path, settings, resume=True)

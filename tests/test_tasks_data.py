@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_task import COLOURS, write_images, write_lines, write_squad, write_tags
 
+from adapter_fast.common.errors import UserError
 from adapter_fast.tasks.documents import read_documents
-from adapter_fast.tasks.errors import UserError
 from adapter_fast.tasks.kinds.find import kind_name
 from adapter_fast.tasks.pictures import read_pictures
 from adapter_fast.tasks.sentences import read_sentences

@@ -28,9 +28,9 @@ from tiny_task import (
 
 from adapter_fast import load_adapters
 from adapter_fast.cli import BAD_INPUT, main
+from adapter_fast.common.errors import UserError
 from adapter_fast.tasks.answer_metrics import score_answers
 from adapter_fast.tasks.entities import score_entities
-from adapter_fast.tasks.errors import UserError
 from adapter_fast.tasks.reload import score_saved
 from adapter_fast.tasks.settings import Settings
 from adapter_fast.tasks.splits import load_task

@@ -13,10 +13,10 @@ import pytest
 import torch
 from tiny_task import WORDS, write_decoder, write_model, write_squad, write_tags
 
+from adapter_fast.common.errors import UserError
 from adapter_fast.tasks.answer_metrics import exact_match, normalize_answer, score_answers, token_f1
 from adapter_fast.tasks.documents import Documents
 from adapter_fast.tasks.entities import entities, is_bio, score_entities
-from adapter_fast.tasks.errors import UserError
 from adapter_fast.tasks.kinds.find import load_kind
 from adapter_fast.tasks.kinds.language import BatchMasking, CausalLanguageModelling, MaskedLanguageModelling
 from adapter_fast.tasks.kinds.tokens import CUT, first_tokens

@@ -15,7 +15,7 @@ from adapter_fast.benchmarks.provenance import RESULTS
 from adapter_fast.benchmarks.rows import read_rows
 from adapter_fast.benchmarks.traffic import Machine, chain, estimated_programs, floor, launch_traffic, predicted_us
 from adapter_fast.kernels.tiles import LaunchConfig, Problem
-from adapter_fast.profiler.roofline import Shape, minimal_bytes
+from adapter_fast.measure.roofline import Shape, minimal_bytes
 
 MB = 1e6
 H100 = Problem(D=768, M=64, x_bytes=2, w_bytes=2, precision="ieee", arch="sm_90", sms=132)

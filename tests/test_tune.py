@@ -20,7 +20,7 @@ from adapter_fast.benchmarks.tune.session import Session, checked_tokens, usable
 from adapter_fast.kernels import tuned
 from adapter_fast.kernels.shapes import TOKENS, LaunchConfig, Problem
 from adapter_fast.kernels.tiles import select_tiles
-from adapter_fast.profiler.clock import Spread
+from adapter_fast.measure.clock import Spread
 from adapter_fast.testing import Case
 
 A = LaunchConfig("fused", 64, 64, 64, 4, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from .files import read_json, replace_directory, resolve
+from ..common.directories import read_json, replace_directory, resolve
 from .hub_names import FILES
 from .hub_read import is_hub, read_hub, refuse_other_kinds
 from .hub_write import Base, hub_files

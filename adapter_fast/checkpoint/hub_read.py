@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.directories import read_json
 from ..config import AdapterConfig
-from .files import read_json
 from .hub_config import from_bn_config
 from .hub_names import (
     CONFIG_FILE,

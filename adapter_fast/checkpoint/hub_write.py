@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..common.directories import replace_directory
 from ..config import AdapterConfig
 from ..placement.sites import family_of, find_layers
 from ..placement.state import unwrap
-from .files import replace_directory
 from .hub_config import to_bn_config
 from .hub_names import (
     CONFIG_FILE,

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from ..common.directories import replace_directory
 from ..placement.container import site_of
 from ..placement.inject import check_name
 from ..placement.sharded import on_first_process, whole
 from ..placement.sites import Site, find_sites, head_parameters, layer_norm_parameters, model_type_of
 from ..placement.state import require_state, tuned_values, unwrap
-from .files import replace_directory
 from .record import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE, Record, Saved, one_dtype, own_files, short
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -1,10 +1,8 @@
-"""The click commands profile and doctor; torch and transformers are imported only when one runs."""
+"""The click command profile; torch and transformers are imported only when it runs."""
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,21 +55,3 @@ def profile(output: Path, device: str | None, **options: Any) -> None:
     except (ProfileError, OSError) as error:
         raise click.ClickException(str(error)) from error
     print_profile(console, found, paths)
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="The same as a JSON object.")
-def doctor(as_json: bool) -> None:
-    """Say which versions, device and backends there are, and check forward and backward against the oracle."""
-    from rich.console import Console
-
-    from .doctor import examine
-    from .doctor_screen import print_diagnosis
-
-    diagnosis = examine()
-    if as_json:
-        click.echo(json.dumps({**asdict(diagnosis), "healthy": diagnosis.healthy}, indent=1, ensure_ascii=False))
-    else:
-        print_diagnosis(Console(width=None if sys.stdout.isatty() else WIDTH), diagnosis)
-    if not diagnosis.healthy:
-        raise SystemExit(1)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .compiling import compiled_apart
-from .errors import first_line
+from ..common.errors import first_line
+from ..measure.compiling import compiled_apart
 from .request import ProfileError
 from .trace import ON_DEVICE, record, slices
 

@@ -10,8 +10,9 @@ from statistics import median
 
 import torch
 
-from . import clock, forms
-from .memory import peak_bytes
+from ..measure import clock
+from ..measure.memory import peak_bytes
+from . import forms
 from .request import Request
 from .subject import Subject
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..measure.memory import free_bytes
 from .request import ProfileError, Request
 
 # Hidden states alive at once in a layer, its feed-forward's four-fold ones among them: enough to refuse the absurd.
@@ -31,14 +31,6 @@ def memory_errors(request: Request) -> Iterator[None]:
             f"out of memory: {_size(request)} needs {asked[1] if asked else 'more'} in one piece, "
             f"{_gib(free_bytes(request.device))} is free on {request.device}"
         ) from error
-
-
-def free_bytes(device: str) -> int:
-    """Bytes that a new allocation can get now: of the GPU, or what Linux calls available."""
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
-    found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text("utf-8"), re.M)
-    return int(found[1]) << 10 if found else 0
 
 
 def check_positions(model: nn.Module, request: Request) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..measure import machine
+from ..measure.roofline import Ceilings, Shape, floor_us, minimal_bytes
 from ..placement import adapter_summary
-from . import machine
 from .breakdown import Breakdown, layers_of
 from .latency import Overhead, Side
 from .request import Request
-from .roofline import Ceilings, Shape, floor_us, minimal_bytes
 from .subject import Subject
 
 

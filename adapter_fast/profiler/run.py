@@ -9,16 +9,17 @@ from pathlib import Path
 
 import torch
 
-from . import forms, machine
+from ..common.files import write_whole
+from ..measure import machine
+from ..measure.clock import event_timer, host_timer
+from ..measure.roofline import measure_ceilings
+from . import forms
 from .breakdown import break_down
-from .clock import event_timer, host_timer
-from .files import write_whole
 from .latency import measure, overhead, steps_of
 from .limits import memory_errors
 from .picture import draw
 from .report import Profile, as_json, describe, floors
 from .request import ProfileError, Request
-from .roofline import measure_ceilings
 from .subject import prepare
 from .trace import write_trace
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import load_adapters
+from ..common.errors import first_line
+from ..common.locate import locate_model
+from ..common.quiet import quiet_transformers
 from ..config import AdapterConfig
+from ..measure import presets
 from ..placement import add_adapters
 from ..placement.container import sites_in
-from . import presets
-from .errors import first_line
 from .limits import check_positions, check_room
-from .locate import locate_model
-from .quiet import quiet_transformers
 from .request import ProfileError, Request, check_request
 
 

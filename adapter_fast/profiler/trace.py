@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from ..common.files import write_whole
 from .check_trace import Event, check_text, flow_of, nanoseconds, span_of
-from .files import write_whole
 
 FORWARD = "forward"  # the range around the call
 ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")  # categories of what ran on a GPU

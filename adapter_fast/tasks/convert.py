@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .errors import UserError
+from ..common.errors import UserError
 
 
 @click.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,13 +15,15 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+from ..common.directories import put_in_place
+from ..common.errors import UserError
+from ..common.files import write_json
 from .corpora import fetch_wheel
-from .errors import UserError
 from .models import locate_model
 from .progress import Board
 from .screen import print_checks, print_header, print_table
 from .settings import ADAPTER_METHODS, Settings
-from .tuning import ADAPTER, RESULTS_FILE, folder_bytes, write_json
+from .tuning import ADAPTER, RESULTS_FILE, folder_bytes
 from .verdict import summarize
 
 LABELS = {
@@ -70,9 +71,7 @@ def run_demo(output: str | Path, console: Console, *, quick: bool = False) -> bo
         kept.mkdir()
         os.replace(adapter, kept / ADAPTER)
         write_json(kept / RESULTS_FILE, summary)
-        if output.exists():
-            shutil.rmtree(output)
-        os.replace(kept, output)
+        put_in_place(kept, output)
     print_table(console, {LABELS[method]: record for method, record in results.items()})
     print_checks(console, summary, output)
     return all(check["passed"] for check in summary["checks"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..common.errors import UserError
 from .decode import check_suffix, json_lines, json_text, read_text
-from .errors import UserError
 from .rows import Rows
 
 SUFFIXES = (".txt", ".jsonl")

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 from torch import nn
 from transformers import AutoConfig
 
+from ..common import locate
+from ..common.errors import UserError, first_line
 from ..config import AdapterConfig
 from ..placement import add_adapters
-from ..profiler import locate
-from ..profiler.errors import first_line
 from ..recipe import train_adapters, train_all, train_head_only
-from .errors import UserError
 from .kinds.base import Kind
 from .settings import ADAPTER_METHODS, Settings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoint import load_adapters
-from ..profiler.quiet import quiet_transformers
+from ..common.quiet import quiet_transformers
 from .models import load_model
 from .settings import Settings
 from .splits import load_task

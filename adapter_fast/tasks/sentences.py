@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..common.errors import UserError
 from .decode import check_suffix, json_label, json_lines, json_text, read_text
-from .errors import UserError
 from .rows import Rows
 
 COLUMN_SUFFIXES = (".conll", ".bio", ".iob2")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ..checkpoint.hub_names import CONFIG_FILE, FILES  # AdapterHub's files, ours among them
-from .errors import UserError
+from ..common.errors import UserError
 
 
 @click.command()
@@ -35,7 +35,7 @@ def pull(repository: str, directory: Path, revision: str | None) -> None:
     """Download the adapter in REPOSITORY (owner/name), ours or AdapterHub's, to DIRECTORY, for load_adapters."""
     from huggingface_hub import snapshot_download
 
-    from ..checkpoint.files import replace_directory
+    from ..common.directories import replace_directory
 
     with _hub_errors(repository):
         found = Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))

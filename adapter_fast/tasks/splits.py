@@ -7,8 +7,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ..common.errors import UserError
 from .corpora import CORPORA, read_corpus
-from .errors import UserError
 from .kinds.base import Kind
 from .kinds.find import kind_name, load_kind
 from .rows import Rows

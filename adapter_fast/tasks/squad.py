@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..common.errors import UserError
 from .decode import check_suffix, read_text
-from .errors import UserError
 from .rows import Rows
 
 SUFFIXES = (".json",)

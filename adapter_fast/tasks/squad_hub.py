@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..profiler.errors import first_line
-from .errors import UserError
+from ..common.errors import UserError, first_line
 from .squad import Questions, check_questions, get_field
 
 FIELDS = ("id", "context", "question", "answers")

@@ -15,10 +15,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback, get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from ..profiler.errors import first_line
+from ..common.errors import UserError, first_line
 from ..recipe import create_optimizer, training_arguments_defaults
 from .encoded import Encoded
-from .errors import UserError
 from .kinds.base import Kind
 from .memory import PeakMemory
 from .models import Loaded

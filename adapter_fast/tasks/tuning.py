@@ -18,9 +18,11 @@ from transformers import set_seed
 
 from .. import __version__
 from ..checkpoint import save_adapters
+from ..common.directories import put_in_place
+from ..common.errors import UserError
+from ..common.files import write_json
+from ..common.quiet import quiet_transformers
 from ..placement import adapter_summary
-from ..profiler.quiet import quiet_transformers
-from .errors import UserError
 from .models import Loaded, check_max_length, load_model, prepare
 from .settings import ADAPTER_METHODS, Settings, differences
 from .splits import load_task
@@ -174,18 +176,10 @@ def _finish(output: Path, loaded: Loaded, settings: Settings, results: dict[str,
         shutil.rmtree(fresh, ignore_errors=True)
         loaded.model.save_pretrained(fresh)  # type: ignore[operator]
         loaded.processor.save_pretrained(fresh)
-        shutil.rmtree(output / MODEL, ignore_errors=True)
-        os.replace(fresh, output / MODEL)
+        put_in_place(fresh, output / MODEL)
         results["saved_bytes"] = folder_bytes(output / MODEL)
     write_json(output / RESULTS_FILE, results)
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(fresh, path)
 
 
 def folder_bytes(directory: Path) -> int:

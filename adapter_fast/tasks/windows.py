@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ..common.errors import UserError
 from .encoded import Encoded, model_inputs
-from .errors import UserError
 from .spans import best_spans
 from .squad import Answer, Questions
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from ..common.errors import UserError
 from .settings import Settings
 
 

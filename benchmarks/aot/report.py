@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adapter_fast.benchmarks.aot.gate import Reading, faults
 from adapter_fast.benchmarks.aot.targets import ARCHS
-from adapter_fast.profiler.files import write_whole
+from adapter_fast.common.files import write_whole
 
 COLUMNS = ("case", "warps", "stages", "registers", "spill", "shared KB", "of KB", "CTAs/SM", "tensor-core instruction")
 

@@ -10,7 +10,7 @@ from adapter_fast.benchmarks.compare import MODES, adapter_parameters, dtypes, g
 from adapter_fast.benchmarks.figures.sheet import colour, seen, sheet
 from adapter_fast.benchmarks.rows import Row
 from adapter_fast.benchmarks.wording import label, millions, time_unit
-from adapter_fast.tasks.experiments.figures.sheet import WIDTH
+from adapter_fast.common.sheet import WIDTH
 
 
 def latency_figure(rows: Sequence[Row]) -> Any:

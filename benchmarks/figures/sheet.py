@@ -8,7 +8,7 @@ from typing import Any
 from adapter_fast.benchmarks.compare import dtypes, model_size
 from adapter_fast.benchmarks.rows import Row
 from adapter_fast.benchmarks.wording import absences, label, machine, versions
-from adapter_fast.tasks.experiments.figures.sheet import sheet as general_sheet
+from adapter_fast.common.sheet import sheet as general_sheet
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; greys for what is no peer; one wine red of Tol's.
 COLOURS = {

@@ -8,7 +8,7 @@ from typing import Any
 from adapter_fast.benchmarks.compare import MODES, best_mode, groups, speedup, variant
 from adapter_fast.benchmarks.figures.sheet import TOKENS, families_of, seen, sheet, short
 from adapter_fast.benchmarks.rows import Row
-from adapter_fast.tasks.experiments.figures.sheet import WIDTH
+from adapter_fast.common.sheet import WIDTH
 
 
 def speedup_figure(rows: Sequence[Row]) -> Any:

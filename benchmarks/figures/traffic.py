@@ -33,9 +33,9 @@ from adapter_fast.benchmarks.traffic import (
     launch_traffic,
     predicted_us,
 )
+from adapter_fast.common.files import write_whole
+from adapter_fast.common.sheet import STYLE
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem
-from adapter_fast.profiler.files import write_whole
-from adapter_fast.tasks.experiments.figures.sheet import STYLE
 
 T, D, M = 65536, 1024, 64  # the shape of the pictures
 GPU: dict[str, Any] = {"x_bytes": 2, "w_bytes": 2, "precision": "ieee", "arch": "sm_90", "sms": 132}

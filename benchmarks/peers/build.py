@@ -13,9 +13,9 @@ from torch import nn
 from adapter_fast.benchmarks.models import ModelCase, attention
 from adapter_fast.benchmarks.peers.check import randomize
 from adapter_fast.config import AdapterConfig
+from adapter_fast.measure import presets
 from adapter_fast.placement import add_adapters
 from adapter_fast.placement.container import sites_in
-from adapter_fast.profiler import presets
 from adapter_fast.recipe import train_adapters
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -15,7 +15,7 @@ from adapter_fast.benchmarks.peers.build import Implementation, base_model, houl
 from adapter_fast.benchmarks.peers.lin import lin_bottleneck, lin_model
 from adapter_fast.benchmarks.peers.lora import TARGETS, lora_model, lora_rank
 from adapter_fast.benchmarks.peers.model import LocalModel
-from adapter_fast.profiler.machine import version
+from adapter_fast.measure.machine import version
 from adapter_fast.recipe import train_all, train_head_only
 
 COMPILED = "torch.compile of the whole model, default mode, static shapes"

@@ -12,8 +12,8 @@ from adapter_fast.benchmarks.models import ModelCase, attention
 from adapter_fast.benchmarks.peers.build import NO_DROPOUT
 from adapter_fast.benchmarks.peers.check import TOKENS, randomize
 from adapter_fast.benchmarks.peers.model import LocalModel
-from adapter_fast.profiler import presets
-from adapter_fast.profiler.machine import version
+from adapter_fast.measure import presets
+from adapter_fast.measure.machine import version
 from adapter_fast.reference import reference_adapter
 from adapter_fast.testing import Case, assert_within_budget
 

@@ -14,10 +14,10 @@ from adapter_fast.benchmarks.contender import Unavailable
 from adapter_fast.benchmarks.graphs import capture
 from adapter_fast.benchmarks.models import ModelCase, make_tokens
 from adapter_fast.benchmarks.peers.check import check_gradients, check_logits
-from adapter_fast.profiler.clock import Sampler, host_timer, settled, synchronized_timer
-from adapter_fast.profiler.compiling import compiled_apart
-from adapter_fast.profiler.errors import first_line
-from adapter_fast.profiler.memory import peak_bytes
+from adapter_fast.common.errors import first_line
+from adapter_fast.measure.clock import Sampler, host_timer, settled, synchronized_timer
+from adapter_fast.measure.compiling import compiled_apart
+from adapter_fast.measure.memory import peak_bytes
 
 LEARNING_RATE = 1e-4
 WARM_CALLS = 3

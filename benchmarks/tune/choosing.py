@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from adapter_fast.kernels.shapes import LaunchConfig
 from adapter_fast.kernels.tiles import OPTIONAL_FORMS
-from adapter_fast.profiler.clock import Spread
+from adapter_fast.measure.clock import Spread
 
 MARGIN = 0.02  # a choice must win by so much beyond the spread to replace the rules' own
 OPTIONAL_MARGIN = 0.05  # and a form that is optional by so much

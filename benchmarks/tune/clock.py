@@ -18,9 +18,9 @@ from adapter_fast.benchmarks.tune.examine import Examiners, Task, Verdict, at_a_
 from adapter_fast.benchmarks.tune.forced import Choices, ForcedOp
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem
 from adapter_fast.kernels.tiles import ruled
+from adapter_fast.measure.clock import Sampler, Spread, event_timer, host_timer, interleave, spread
+from adapter_fast.measure.roofline import floor_us, measure_ceilings
 from adapter_fast.ops.launch import problem as problem_of
-from adapter_fast.profiler.clock import Sampler, Spread, event_timer, host_timer, interleave, spread
-from adapter_fast.profiler.roofline import floor_us, measure_ceilings
 
 
 class Clock(Protocol):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from adapter_fast.benchmarks.tune.forced import Choices, ForcedOp
-from adapter_fast.profiler.errors import first_line
+from adapter_fast.common.errors import first_line
 from adapter_fast.testing import Case
 
 SECONDS = 90.0  # for one candidate: compiling all its kernels and checking them

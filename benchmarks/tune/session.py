@@ -17,7 +17,7 @@ from adapter_fast.benchmarks.tune.clock import Clock
 from adapter_fast.benchmarks.tune.examine import Task
 from adapter_fast.benchmarks.tune.forced import Choices
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem
-from adapter_fast.profiler.clock import Spread
+from adapter_fast.measure.clock import Spread
 
 GROUP = 4  # candidates whose graphs are alive at a time in the coarse round, beside the rules' own
 ROUNDS = (3, 10)  # of the coarse and of the fine round, two samples each

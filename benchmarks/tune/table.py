@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from adapter_fast.common.files import write_whole
 from adapter_fast.kernels import tuned
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem, kind, padded
-from adapter_fast.profiler.clock import Spread
-from adapter_fast.profiler.files import write_whole
+from adapter_fast.measure.clock import Spread
 
 Row = Mapping[str, Any]
 # What must be the same for a row to count as measured already.

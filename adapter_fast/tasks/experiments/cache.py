@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from ...profiler.files import write_whole
+from ...common.files import write_whole
 from ..corpora import cache_dir
 from ..encoded import Encoded
 from ..kinds.base import Kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from ..markdown import table as markdown_table
+from ...common.markdown import table as markdown_table
 from .cells import Row, Summary, summarize
 from .cells import plan as plan_cells
 from .engine import Job

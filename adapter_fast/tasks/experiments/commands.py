@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..errors import UserError
+from ...common.errors import UserError
 from ..settings import PRECISIONS
 from .find import NAMES, find_experiment
 from .options import Options

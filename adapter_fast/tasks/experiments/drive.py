@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ...profiler.files import write_whole
-from ...profiler.quiet import quiet_transformers
+from ...common.files import write_whole
+from ...common.quiet import quiet_transformers
+from ...common.sheet import STYLE, picture
 from .engine import Watcher, run_grid
-from .figures.sheet import STYLE, picture
 from .find import Experiment
 from .lab import Lab
 from .options import Options

@@ -10,13 +10,13 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
-from ...profiler.files import write_whole
-from ..errors import UserError
+from ...common.errors import UserError
+from ...common.files import write_whole
+from ...common.markdown import table as markdown_table
 from ..glue.published import COLUMNS, TABLE, Published
 from ..glue.read import check_metrics, read_glue
 from ..glue.submission import FILES, answers, majority, write_submission
 from ..glue.tasks import GLUE, find_task
-from ..markdown import table as markdown_table
 from ..rows import Rows
 from ..splits import split
 from .cells import Cell, Row, Summary, summarize

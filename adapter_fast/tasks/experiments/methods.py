@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...common.errors import UserError
 from ...placement.sites import find_sites, layer_norm_parameters
-from ..errors import UserError
 from .cells import Cell
 from .lab import Lab
 from .options import Options

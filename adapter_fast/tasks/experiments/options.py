@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from ...common.errors import UserError
 from ...recipe import BATCH_SIZE
-from ..errors import UserError
 from ..settings import PRECISIONS, check_size
 from .spec import METHODS
 

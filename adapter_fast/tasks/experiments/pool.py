@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...common.quiet import quiet_transformers
 from ...placement.sites import head_parameters
-from ...profiler.quiet import quiet_transformers
 from ..kinds.base import Kind
 from ..models import Loaded, load_model
 

@@ -10,15 +10,14 @@ from safetensors.numpy import save
 from torch import nn
 from transformers import set_seed
 
+from ...common.errors import UserError, first_line
+from ...common.files import write_whole
 from ...config import AdapterConfig
 from ...placement import add_adapters
 from ...placement.container import sites_in
 from ...placement.sites import head_parameters
-from ...profiler.errors import first_line
-from ...profiler.files import write_whole
 from ...recipe import train_adapters, train_all, train_head_only, train_layer_norms, train_top_layers
 from ..encoded import Encoded
-from ..errors import UserError
 from ..trainer import TuningTrainer, build_trainer, median_step
 from ..tuning import environment
 from .cells import as_row

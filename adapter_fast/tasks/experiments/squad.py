@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ...common.errors import UserError
+from ...common.markdown import table as markdown_table
 from ..kinds.find import load_kind
-from ..markdown import table as markdown_table
 from ..splits import split
 from ..squad import Questions, read_questions
 from ..squad_hub import read_hub_questions

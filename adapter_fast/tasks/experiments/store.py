@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...profiler.files import write_whole
-from ..errors import UserError
+from ...common.errors import UserError
+from ...common.files import write_whole
 
 ROWS, CLAIMS, KEPT = "runs", "claims", "kept"
 

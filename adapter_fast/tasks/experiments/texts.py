@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...common.errors import UserError
 from ..corpora import CORPORA
-from ..errors import UserError
 from ..readers import SUFFIXES
 from ..settings import Settings
 from ..splits import load_task

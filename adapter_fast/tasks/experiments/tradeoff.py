@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..markdown import table as markdown_table
+from ...common.markdown import table as markdown_table
 from . import classification
 from .cells import Cell, Row, Summary, summarize
 from .cells import plan as plan_cells

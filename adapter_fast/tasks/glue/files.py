@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...common.errors import UserError
 from ..decode import read_text
-from ..errors import UserError
 from ..pairs import TextPairs
 from .tasks import DIAGNOSTIC, SCORES, GlueTask, plain
 

@@ -7,8 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ...profiler.errors import first_line
-from ..errors import UserError
+from ...common.errors import UserError, first_line
 from ..pairs import TextPairs
 from .files import make_pairs
 from .tasks import SCORES, GlueTask

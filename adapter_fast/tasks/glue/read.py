@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ...common.errors import UserError
 from ..experiments.task import TRAIN, Task
 from ..glue_metrics import measure
 from ..kinds.pairs import PairClassification

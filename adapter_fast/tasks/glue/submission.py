@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
-import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
+from ...common.directories import replace_directory
+from ...common.errors import UserError
 from ..experiments.task import TRAIN, Task
 from ..pairs import TextPairs
 from .tasks import DIAGNOSTIC, GLUE, SCORES
@@ -97,14 +96,8 @@ def write_submission(directory: str | Path, predictions: Mapping[str, Prediction
     contents = {f"{name}.tsv": _content(name, predictions[name]) for name in FILES}
     contents[ZIP] = _zipped(contents)
     _check_directory(directory, set(contents))
-    fresh = directory.with_name(f".{directory.name}.new")
     try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        for name, content in contents.items():
-            (fresh / name).write_bytes(content)
-        shutil.rmtree(directory, ignore_errors=True)
-        os.replace(fresh, directory)
+        replace_directory(directory, contents, known=contents)
     except OSError as error:
         raise UserError(f"submission {directory} cannot be written: {error.strerror}") from None
     return directory / ZIP

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
+from ...common.errors import UserError
 from ..encoded import Encoded
-from ..errors import UserError
 from ..rows import Rows
 from ..settings import Settings
 

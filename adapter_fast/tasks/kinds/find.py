@@ -7,9 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...common.errors import UserError
 from .. import readers, sentences, squad
 from ..corpora import CORPORA
-from ..errors import UserError
 from ..settings import Settings
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from transformers import (
     DataCollatorForTokenClassification,
 )
 
+from ...common.errors import UserError
 from ..documents import Documents, read_documents
 from ..encoded import IGNORED, Encoded, model_inputs
-from ..errors import UserError
 from ..settings import Settings
 from .base import Kind
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ....common.sheet import PALETTE, WIDTH, sheet
 from ..cells import Summary
 from ..result import Result
 from ..wording import signed
 from .methods import origin
-from .sheet import PALETTE, WIDTH, sheet
 
 CELL, AROUND, NARROW = (0.36, 0.3), 0.65, 4.6  # inches
 PLATEAU = 1e-2  # the paper's: robust up to here, worse above (section 3.6)

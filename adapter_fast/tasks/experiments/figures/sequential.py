@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ....common.sheet import PALETTE, WIDTH, sheet
 from ..result import Result
 from ..sequential.accuracy import SEPARATE, Course
 from .methods import origin
-from .sheet import PALETTE, WIDTH, sheet
 
 IN_ORDER = {"adapters": "one frozen model, an adapter a task", "sequential": "sequential fine-tuning"}
 APART = {"joint": "joint training\non all tasks", SEPARATE: "a fine-tuned\nmodel a task"}

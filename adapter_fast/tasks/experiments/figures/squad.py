@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ....common.sheet import WIDTH, sheet
 from ..cells import Summary
 from ..result import Result
 from ..task import VALIDATION
 from .methods import COLOURS, CURVES, LABELS, MARKERS, origin, parameters_axis
-from .sheet import WIDTH, sheet
 
 FULL_MARKER = "*"
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ....common.sheet import WIDTH, sheet
 from ..cells import Summary
 from ..result import Result
 from .methods import COLOURS, CURVES, LABELS, MARKERS, origin, parameters_axis
-from .sheet import WIDTH, sheet
 
 Point = Mapping[str, Any]
 ACROSS = 3  # panels

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from ...errors import UserError
+from ....common.errors import UserError
 from .. import classification, texts
 from ..cells import Cell, Row, summarize
 from ..cells import plan as plan_cells

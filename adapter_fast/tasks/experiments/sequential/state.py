@@ -9,7 +9,7 @@ import safetensors.numpy
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ....profiler.files import write_whole
+from ....common.files import write_whole
 from .learners import Learner
 
 TRUNK, HEADS, LAST_WRITTEN = "trunk.safetensors", "heads.safetensors", "logits.safetensors"

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from transformers import set_seed
 
-from ....profiler.errors import first_line
+from ....common.errors import UserError, first_line
 from ...encoded import Encoded
-from ...errors import UserError
 from ...trainer import build_trainer, median_step
 from ...tuning import environment
 from ..cells import as_row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...markdown import table as markdown_table
+from ....common.markdown import table as markdown_table
 from ..result import Result
 from ..wording import caption, percent, times
 from .accuracy import SEPARATE, Course, courses, mean_and_error

@@ -7,3 +7,7 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: says what was wrong and what was expected. The command line prints that line."""

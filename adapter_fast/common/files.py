@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:
@@ -24,3 +26,8 @@ def write_whole(path: Path, content: str | bytes) -> Path:
         os.unlink(temporary)
         raise
     return path
+
+
+def write_json(path: Path, values: Any) -> Path:
+    """Write `values` as JSON, as write_whole() does."""
+    return write_whole(path, json.dumps(values, indent=2) + "\n")

@@ -51,7 +51,7 @@ def replace_directory(directory: str | os.PathLike[str], files: Mapping[str, byt
     try:
         for name, content in files.items():
             _write(new / name, content)
-        _put_in_place(new, target)
+        put_in_place(new, target)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -76,7 +76,7 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _put_in_place(new: Path, directory: Path) -> None:
+def put_in_place(new: Path, directory: Path) -> None:
     """Put new in directory's place; where that fails the old one is back."""
     previous = _previous(directory)
     if not directory.exists():

@@ -1,8 +1,9 @@
-"""Peak bytes that a call takes above what was there before it."""
+"""Bytes: what a call takes at most above what was there before it, and what is free."""
 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from itertools import accumulate
@@ -39,3 +40,11 @@ def _cpu_peak(call: Callable[[], object]) -> int:
     # The exported trace is the profiler's only public view of each allocation and free on its own.
     memory = sorted((e["ts"], i, e["args"]["Bytes"]) for i, e in enumerate(events) if e["name"] == "[memory]")
     return max(accumulate((size for _, _, size in memory), initial=0))
+
+
+def free_bytes(device: str) -> int:
+    """Bytes that a new allocation can get now: of the GPU, or what Linux calls available."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text("utf-8"), re.M)
+    return int(found[1]) << 10 if found else 0

@@ -1,26 +1,35 @@
-"""What `adapter-fast doctor` finds out: versions, device, backends, optional tools, and a self-check of the op."""
+"""`adapter-fast doctor`: versions, device, backends, optional tools, and a self-check of the op; and its screen."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import click
 import torch
 from torch import Tensor
 
-from ..checks import DTYPES, select_backend
-from ..functional import fused_adapter
-from ..testing import Case, assert_case, evaluate, grad_output, make_inputs, truth
-from . import machine
-from .errors import first_line
-from .limits import free_bytes
+from .checks import DTYPES, select_backend
+from .common.errors import first_line
+from .functional import fused_adapter
+from .measure import machine
+from .measure.memory import free_bytes
+from .testing import Case, assert_case, evaluate, grad_output, make_inputs, truth
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = 100  # of what is printed into a file or a pipe
+MARKS = {True: "[green]✓[/]", False: "[bold red]✗[/]"}
 SIZES = {"aligned": (64, 64, 16), "ragged": (37, 50, 7)}  # T, d, m
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -145,3 +154,57 @@ def _check(device: str, dtype: torch.dtype, name: str, kind: str) -> Check:
 
 def _error(actual: Tensor, expected: Tensor) -> float:
     return ((actual.double() - expected).abs().max() / expected.abs().max()).item()
+
+
+def print_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
+    """Versions, device, backends, optional tools, a line a check, and the verdict."""
+    from rich.markup import escape
+    from rich.padding import Padding
+    from rich.table import Table
+
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    facts.add_row("versions", ", ".join(f"{name} {version}" for name, version in diagnosis.versions.items()))
+    facts.add_row("device", diagnosis.device)
+    for note in diagnosis.device_notes:
+        facts.add_row("", note)
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for each in diagnosis.backends:
+        reasons.setdefault((each.backend, each.reason), []).append(each.dtype)
+    for index, ((backend, reason), dtypes) in enumerate(reasons.items()):
+        facts.add_row("" if index else "backend", f"{', '.join(dtypes)}: [bold]{backend}[/], {escape(reason)}")
+    for index, option in enumerate(diagnosis.options):
+        mark = MARKS[True] if option.found else "[dim]–[/]"
+        found = escape(option.found) or "not found"
+        facts.add_row("" if index else "optional", f"{mark} {option.name} [dim]{found}; for {option.purpose}[/]")
+
+    checks = Table.grid(padding=(0, 2))
+    for check in diagnosis.checks:
+        checks.add_row(MARKS[check.passed], check.dtype, check.sizes, escape(check.detail))
+    failed = sum(not check.passed for check in diagnosis.checks)
+    total = len(diagnosis.checks)
+    console.print()
+    console.rule("[bold]adapter-fast doctor", align="left")
+    console.print(Padding(facts, (1, 0)), highlight=False)
+    console.print(
+        "forward and backward against the oracle in float64, errors relative to the largest value", style="dim"
+    )
+    console.print(checks, highlight=False)
+    verdict = f"[bold red]{failed} of {total} checks failed" if failed else f"[green]all {total} checks passed"
+    console.print(f"\n{verdict}")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="The same as a JSON object.")
+def doctor(as_json: bool) -> None:
+    """Say which versions, device and backends there are, and check forward and backward against the oracle."""
+    from rich.console import Console
+
+    diagnosis = examine()
+    if as_json:
+        click.echo(json.dumps({**asdict(diagnosis), "healthy": diagnosis.healthy}, indent=1, ensure_ascii=False))
+    else:
+        print_diagnosis(Console(width=None if sys.stdout.isatty() else WIDTH), diagnosis)
+    if not diagnosis.healthy:
+        raise SystemExit(1)

@@ -1,0 +1,1 @@
+"""What several rooms use unchanged; imports nothing of ours."""
