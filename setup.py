@@ -37,7 +37,7 @@ setup(
     package_data={
         "adapter_fast": ["py.typed"],
         "adapter_fast.kernels": ["tuned/*.json"],
-        "adapter_fast.tasks.experiments": ["docs_questions/*.json"],
+        "adapter_fast.experiments": ["docs_questions/*.json"],
     },
     python_requires=">=3.10",
     install_requires=[

@@ -29,7 +29,7 @@ COMMANDS = {
     "pull": Command(".tasks.share", "Download an adapter from the Hugging Face hub.", (), "tune"),
     "demo": Command(".tasks.commands", "Tune MiniLM on Reuters-R8 four ways.", ("accelerate", "sklearn"), "tune"),
     "experiment": Command(
-        ".tasks.experiments.commands",
+        ".experiments.commands",
         "The paper's experiments: glue, classification, squad, tradeoff, sequential, ablation.",
         ("accelerate", "sklearn", "scipy", "matplotlib"),
         "experiments",

@@ -17,9 +17,9 @@ from adapter_fast.common.errors import UserError
 from adapter_fast.common.files import write_whole
 from adapter_fast.common.markdown import table
 from adapter_fast.common.sheet import STYLE, picture
+from adapter_fast.experiments.find import NAMES, find_experiment
+from adapter_fast.experiments.result import Result, read_result
 from adapter_fast.measure.machine import slug
-from adapter_fast.tasks.experiments.find import NAMES, find_experiment
-from adapter_fast.tasks.experiments.result import Result, read_result
 
 FOLDER = "paper"
 FORMATS = ("png", "svg")
@@ -64,7 +64,7 @@ def keep(directory: Path, results: Path) -> list[Path]:
     Raises:
         ResultsError: a file is no experiment's results, or there is none; nothing is written then.
     """
-    from adapter_fast.tasks.experiments.drive import RESULTS
+    from adapter_fast.experiments.drive import RESULTS
 
     found = {name: directory / name / RESULTS for name in NAMES if (directory / name / RESULTS).is_file()}
     if not found:
@@ -118,7 +118,7 @@ def tables(name: str, results: Path) -> str:
 
 
 def _summary(results: Path) -> str:
-    from adapter_fast.benchmarks.findings import finding
+    from adapter_fast.experiments.findings import finding
 
     lines = []
     for name in NAMES:

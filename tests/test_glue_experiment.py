@@ -13,14 +13,14 @@ from tiny_task import write_model
 
 from adapter_fast.cli import main
 from adapter_fast.common.errors import UserError
-from adapter_fast.tasks.experiments import glue
-from adapter_fast.tasks.experiments.drive import run_experiment
-from adapter_fast.tasks.experiments.lab import Lab
-from adapter_fast.tasks.experiments.result import Result
-from adapter_fast.tasks.experiments.run import PREDICTIONS
-from adapter_fast.tasks.experiments.screen import Silence
-from adapter_fast.tasks.experiments.spec import Spec
-from adapter_fast.tasks.experiments.store import Store
+from adapter_fast.experiments import glue
+from adapter_fast.experiments.drive import run_experiment
+from adapter_fast.experiments.grid.lab import Lab
+from adapter_fast.experiments.grid.run import PREDICTIONS
+from adapter_fast.experiments.grid.spec import Spec
+from adapter_fast.experiments.grid.store import Store
+from adapter_fast.experiments.result import Result
+from adapter_fast.experiments.screen import Silence
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*too few columns")  # QQP's, on purpose
 HIDDEN, LAYERS = 32, 2  # of write_model's

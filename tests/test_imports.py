@@ -28,6 +28,7 @@ STOREYS = [
     ["integrations"],
     ["measure"],
     ["profiler", "doctor", "tasks"],
+    ["experiments"],
     ["benchmarks"],
     ["cli"],
     ["__main__"],

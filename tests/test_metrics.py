@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from adapter_fast.common.errors import UserError
+from adapter_fast.experiments.glue.tasks import GLUE
 from adapter_fast.tasks.encoded import Encoded
-from adapter_fast.tasks.glue.tasks import GLUE
 from adapter_fast.tasks.glue_metrics import measure
 from adapter_fast.tasks.pairs import TextPairs
 

@@ -15,17 +15,17 @@ from picture_checks import faults
 from sample_experiments import run
 
 from adapter_fast.benchmarks import paper
-from adapter_fast.benchmarks.findings import finding
 from adapter_fast.benchmarks.plots import digest_of
 from adapter_fast.benchmarks.report import disagreements, render, report
 from adapter_fast.benchmarks.rows import ResultsError
 from adapter_fast.common.sheet import STYLE
+from adapter_fast.experiments import ablation, classification, tradeoff
+from adapter_fast.experiments.figures.ablation import init_figure, spans_figure
+from adapter_fast.experiments.figures.tradeoff import percentiles_figure, tasks_figure
+from adapter_fast.experiments.find import NAMES, find_experiment
+from adapter_fast.experiments.findings import finding
+from adapter_fast.experiments.glue.published import COLUMNS, TABLE
 from adapter_fast.measure.machine import device_name, slug
-from adapter_fast.tasks.experiments import ablation, classification, tradeoff
-from adapter_fast.tasks.experiments.figures.ablation import init_figure, spans_figure
-from adapter_fast.tasks.experiments.figures.tradeoff import percentiles_figure, tasks_figure
-from adapter_fast.tasks.experiments.find import NAMES, find_experiment
-from adapter_fast.tasks.glue.published import COLUMNS, TABLE
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/paper.md").read_text("utf-8")
@@ -194,7 +194,7 @@ def test_spans_figure_writes_each_change_and_nothing_below_the_diagonal():
 
 def test_init_figure_has_a_line_a_task_over_a_logarithmic_scale():
     result = samples.ablation_result()
-    from adapter_fast.tasks.experiments.cells import summarize
+    from adapter_fast.experiments.grid.cells import summarize
 
     scales = [summary for summary in summarize(result.rows) if summary["init_std"] is not None]
     panel = init_figure(scales, result).axes[0]
@@ -326,7 +326,7 @@ def test_every_field_of_a_row_is_explained():
 
 
 def test_commands_of_the_page_are_commands():
-    from adapter_fast.tasks.experiments.commands import experiment
+    from adapter_fast.experiments.commands import experiment
 
     commands = [*paper.COMMANDS.values(), *re.findall(r"^ {4}(adapter-fast experiment [^#\n]+)", PAGE, re.M)]
     assert len(commands) == 2 * len(NAMES)

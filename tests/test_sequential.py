@@ -18,22 +18,22 @@ from safetensors.numpy import load_file
 from tiny_task import FILLER, TOPICS, write_model
 
 from adapter_fast.common.errors import UserError
-from adapter_fast.tasks.experiments import classification, sequential
-from adapter_fast.tasks.experiments.cells import as_row
-from adapter_fast.tasks.experiments.engine import run_grid
-from adapter_fast.tasks.experiments.lab import Lab
-from adapter_fast.tasks.experiments.options import Options
-from adapter_fast.tasks.experiments.pool import weights_digest
-from adapter_fast.tasks.experiments.result import Result
-from adapter_fast.tasks.experiments.run import PREDICTIONS
-from adapter_fast.tasks.experiments.screen import Silence
-from adapter_fast.tasks.experiments.sequential.accuracy import chain_courses, courses, mean_and_error
-from adapter_fast.tasks.experiments.sequential.joint import TaskBatches, common_settings
-from adapter_fast.tasks.experiments.sequential.learners import AdapterLearner, Learner
-from adapter_fast.tasks.experiments.sequential.state import LAST_WRITTEN, recall
-from adapter_fast.tasks.experiments.sequential.step import ADAPTERS, SEQUENTIAL, Step
-from adapter_fast.tasks.experiments.store import Store
-from adapter_fast.tasks.experiments.task import TEST
+from adapter_fast.experiments import classification, sequential
+from adapter_fast.experiments.grid.cells import as_row
+from adapter_fast.experiments.grid.engine import run_grid
+from adapter_fast.experiments.grid.lab import Lab
+from adapter_fast.experiments.grid.pool import weights_digest
+from adapter_fast.experiments.grid.run import PREDICTIONS, run
+from adapter_fast.experiments.grid.store import Store
+from adapter_fast.experiments.grid.task import TEST
+from adapter_fast.experiments.options import Options
+from adapter_fast.experiments.result import Result
+from adapter_fast.experiments.screen import Silence
+from adapter_fast.experiments.sequential.accuracy import chain_courses, courses, mean_and_error
+from adapter_fast.experiments.sequential.joint import TaskBatches, common_settings
+from adapter_fast.experiments.sequential.learners import AdapterLearner, Learner
+from adapter_fast.experiments.sequential.state import LAST_WRITTEN, recall
+from adapter_fast.experiments.sequential.step import ADAPTERS, SEQUENTIAL, Step
 
 D, M, LAYERS = 32, 8, 2  # of the tiny model and its adapters
 ADAPTER = 2 * LAYERS * (2 * M * D + D + M)
@@ -310,7 +310,7 @@ def test_an_adapter_is_learned_as_if_alone(options: Options, tmp_path: Path) -> 
     cells = [classification.cell(lab, task, options, "adapters", bottleneck=M) for task in lab.tasks.values()]
     chain = tuple(made.spec.at(2e-2, 2, 0) for made in cells)
     Step(ADAPTERS, chain).run(lab, lambda event: None)
-    chain[1].run(lab, lambda event: None)
+    run(chain[1], lab, lambda event: None)
     kept = load_file(lab.store.kept(Step(ADAPTERS, chain).key) / LAST_WRITTEN)["1"]
     assert np.array_equal(kept, load_file(lab.store.kept(chain[1].key) / PREDICTIONS)[TEST])
 

@@ -17,16 +17,17 @@ from tiny_task import WORDS, write_model, write_squad
 
 from adapter_fast.cli import main
 from adapter_fast.common.errors import UserError
+from adapter_fast.experiments import drive, squad
+from adapter_fast.experiments.find import find_experiment
+from adapter_fast.experiments.grid import cache
+from adapter_fast.experiments.grid.cells import as_row
+from adapter_fast.experiments.grid.lab import Lab
+from adapter_fast.experiments.grid.spec import Spec
+from adapter_fast.experiments.grid.store import Store
+from adapter_fast.experiments.options import Options
+from adapter_fast.experiments.result import Result, read_result
+from adapter_fast.experiments.screen import Silence
 from adapter_fast.tasks.answer_metrics import exact_match, normalize_answer, score_answers, token_f1
-from adapter_fast.tasks.experiments import cache, drive, squad
-from adapter_fast.tasks.experiments.cells import as_row
-from adapter_fast.tasks.experiments.find import find_experiment
-from adapter_fast.tasks.experiments.lab import Lab
-from adapter_fast.tasks.experiments.options import Options
-from adapter_fast.tasks.experiments.result import Result, read_result
-from adapter_fast.tasks.experiments.screen import Silence
-from adapter_fast.tasks.experiments.spec import Spec
-from adapter_fast.tasks.experiments.store import Store
 from adapter_fast.tasks.kinds.find import load_kind
 from adapter_fast.tasks.settings import Settings
 from adapter_fast.tasks.spans import MAX_ANSWER_TOKENS

@@ -1,0 +1,53 @@
+"""An experiment from its options to its files: runs, results, table and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..common.files import write_whole
+from ..common.quiet import quiet_transformers
+from ..common.sheet import STYLE, picture
+from .find import Experiment
+from .grid.engine import Watcher, run_grid
+from .grid.lab import Lab
+from .grid.store import Store
+from .options import Options
+from .result import Result
+
+TABLE, RESULTS, FORMATS = "table.md", "results.json", ("png", "svg")
+
+
+def run_experiment(
+    name: str, experiment: Experiment, options: Options, output: Path, watcher: Watcher, alive: Callable[[], bool]
+) -> Result:
+    """Do the runs that are missing; the rows of all.
+
+    Raises:
+        UserError: one line on what was wrong with the input, before any run.
+    """
+    with quiet_transformers():
+        tasks = experiment.read_tasks(options)
+        lab = Lab(options.model, tasks, Store(output))
+        rows = run_grid(lambda known: experiment.plan(lab, tasks, options, known), lab, watcher, alive)
+    return Result(name, options, rows)
+
+
+def write_files(experiment: Experiment, result: Result, output: Path) -> list[Path]:
+    """Write results.json, table.md, the figures as PNG and SVG and what else there is to output/NAME; the files."""
+    directory = output / result.experiment
+    written = [result.write(directory / RESULTS), write_whole(directory / TABLE, experiment.table(result))]
+    written += draw(experiment, result, directory)
+    more = getattr(experiment, "extras", None)  # files that need more than rows: glue's submission
+    return written if more is None else [*written, *more(result, Store(output), directory)]
+
+
+def draw(experiment: Experiment, result: Result, directory: Path) -> list[Path]:
+    """Draw the experiment's figures; the files."""
+    import matplotlib
+
+    written = []
+    with matplotlib.rc_context(STYLE):
+        for name, figure in experiment.figures(result).items():
+            written += [write_whole(directory / f"{name}.{kind}", picture(figure, kind)) for kind in FORMATS]
+    return written

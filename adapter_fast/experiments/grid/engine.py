@@ -1,0 +1,90 @@
+"""A grid of runs over one or more processes: each takes what no other has, until the plan wants nothing more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from .lab import Lab, Report
+from .run import run
+from .spec import Spec
+
+POLL = 0.5  # seconds between looks at what other processes have finished
+Row = dict[str, Any]
+
+
+class Work(Protocol):
+    """A run that is no Spec: a name that follows from all that decides its result, a label, and the work."""
+
+    @property
+    def key(self) -> str:
+        """Equal for equal jobs alone."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        ...
+
+    def run(self, lab: Lab, report: Report) -> Row:
+        """Do it."""
+        ...
+
+
+Job = Spec | Work
+Plan = Callable[[Mapping[str, Row]], Sequence[Job]]
+
+
+class Watcher(Protocol):
+    """What is told how the grid goes."""
+
+    def grid(self, done: int, jobs: int) -> None:
+        """So many of the runs known so far are done, in all processes."""
+        ...
+
+    def begin(self, label: str) -> None:
+        """This process begins a run."""
+        ...
+
+    def handle(self, event: dict[str, Any]) -> None:
+        """A run's own event."""
+        ...
+
+
+def run_grid(plan: Plan, lab: Lab, watcher: Watcher, alive: Callable[[], bool] = lambda: True) -> list[Row]:
+    """Do every run that the plan asks for and that is not finished; the rows of all of them, in the plan's order.
+
+    Several processes may call this with one store: a run belongs to the first that claims it, and a process that dies
+    leaves its run to the others. A plan may ask for more once it sees rows: stages of a sweep.
+
+    Args:
+        plan: from the finished rows by key to all runs that are wanted as far as is known.
+        watcher: told how it goes. alive: looked at between runs; where it says no, the process stops here.
+    """
+    store = lab.store
+    while True:
+        rows = store.rows()
+        jobs = list({job.key: job for job in plan(rows)}.values())
+        missing = [job for job in jobs if job.key not in rows]
+        watcher.grid(len(jobs) - len(missing), len(jobs))
+        if not missing:
+            return [rows[job.key] for job in jobs]
+        done = 0
+        for job in missing:
+            if not alive():
+                raise SystemExit(0)
+            with store.claim(job.key) as mine:
+                if not mine or store.find(job.key) is not None:
+                    continue
+                watcher.begin(job.label)
+                store.write(job.key, do(job, lab, watcher.handle))
+                done += 1
+            watcher.grid(sum(store.find(job.key) is not None for job in jobs), len(jobs))
+        if not done:
+            time.sleep(POLL)
+
+
+def do(job: Job, lab: Lab, report: Report) -> Row:
+    """Do a run; its row."""
+    return run(job, lab, report) if isinstance(job, Spec) else job.run(lab, report)

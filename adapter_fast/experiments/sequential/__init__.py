@@ -1,0 +1,99 @@
+"""Tasks learned one after another: a frozen model with an adapter a task, against sequential and joint fine-tuning."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from ...common.errors import UserError
+from .. import classification, texts
+from ..grid.cells import Cell, Row, summarize
+from ..grid.cells import plan as plan_cells
+from ..grid.engine import Job
+from ..grid.lab import Lab
+from ..grid.spec import Spec
+from ..grid.task import Task
+from ..methods import adapter_cells, cell
+from ..options import Options
+from ..result import Result
+from .joint import common_settings
+from .state import LAST_WRITTEN
+from .step import ADAPTERS, JOINT, SEQUENTIAL, Step
+from .table import table
+
+__all__ = ["HELP", "PAPER", "QUICK", "figures", "plan", "read_tasks", "table"]
+
+HELP = "Tasks one after another: an adapter a task, against sequential and joint fine-tuning (sections 1 and 4)."
+PAPER = replace(classification.PAPER, seeds=3, tops=())
+QUICK = replace(classification.QUICK, data=("election-tweets", "reuters-r8"), bottlenecks=(8,), tops=())
+
+
+def read_tasks(options: Options) -> list[Task]:
+    """The labelled text sets in the order in which they are learned; at least two."""
+    tasks = texts.read_tasks(options)
+    if len(tasks) < 2:
+        raise UserError(f"--data gives one task, {tasks[0].name}: expected two or more to learn one after another")
+    return tasks
+
+
+def plan(lab: Lab, tasks: Sequence[Task], options: Options, rows: Mapping[str, Row]) -> Sequence[Job]:
+    """Full fine-tuning of a model a task, then every chain as far as its steps are done, and one step more.
+
+    Learning rate, epochs and m of a task are those that are best on validation where the task is learned alone: the
+    runs of `classification`, which are shared. Sequential and joint fine-tuning take full fine-tuning's.
+    What a finished step kept for the one after it is deleted here once that one is finished too.
+    """
+    full = [[cell(lab, task, options, "full")] for task in tasks]
+    adapters = [adapter_cells(lab, task, options) for task in tasks]
+    tried = [*full, *(cells for cells in adapters if _several(cells))]
+    jobs: list[Job] = [spec for cells in tried for spec in _sweep(cells, options, rows)]
+    for method, cells_of in ((ADAPTERS, adapters), (SEQUENTIAL, full), (JOINT, full)):
+        chosen = [_choice(cells, options, rows) for cells in cells_of]
+        known = [spec for spec in chosen if spec is not None]
+        if len(known) == len(tasks):
+            for seed in range(options.seeds):
+                jobs += _steps(lab, method, [replace(spec, seed=seed) for spec in known], rows)
+    return jobs
+
+
+def _several(cells: Sequence[Cell]) -> bool:
+    return sum(len(own.choices()) for own in cells) > 1
+
+
+def _sweep(cells: Sequence[Cell], options: Options, rows: Mapping[str, Row]) -> list[Spec]:
+    return plan_cells(cells, options.seeds, options.sweep_seeds or options.seeds, rows)
+
+
+def _choice(cells: Sequence[Cell], options: Options, rows: Mapping[str, Row]) -> Spec | None:
+    """The only one there is, or the best on validation; None while runs of the sweep are missing."""
+    if not _several(cells):
+        return cells[0].spec.at(*cells[0].choices()[0], seed=0)
+    runs = _sweep(cells, options, rows)
+    if any(run.key not in rows for run in runs):
+        return None
+    best = max(summarize(rows[run.key] for run in runs), key=lambda summary: summary.validation)
+    return next(run for run in runs if run.key == best["key"])
+
+
+def _steps(lab: Lab, method: str, chain: list[Spec], rows: Mapping[str, Row]) -> list[Step]:
+    if method == JOINT:
+        return [Step(JOINT, common_settings(chain))]
+    steps = [Step(method, tuple(chain[: i + 1])) for i in range(len(chain))]
+    for step, following in pairwise(steps):
+        if step.key in rows and following.key in rows:
+            kept = lab.store.kept(step.key)
+            (kept / LAST_WRITTEN).unlink(missing_ok=True)
+            shutil.rmtree(kept, ignore_errors=True)
+    done = next((i for i, step in enumerate(steps) if step.key not in rows), len(steps))
+    return steps[: done + 1]
+
+
+def figures(result: Result) -> dict[str, Any]:
+    """`sequential`: each task's accuracy after every step."""
+    from ..figures.sequential import steps_figure
+    from .accuracy import courses
+
+    return {"sequential": steps_figure(courses(result.rows), result)}
