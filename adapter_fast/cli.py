@@ -24,9 +24,11 @@ COMMANDS = {
     "tune": Command(
         ".tasks.commands", "Tune a model on a task and save the adapter.", ("accelerate", "sklearn"), "tune"
     ),
-    "convert": Command(".tasks.convert", "An adapter's files from AdapterHub's format to ours or back.", (), "tune"),
-    "push": Command(".tasks.share", "Upload a saved adapter to the Hugging Face hub.", (), "tune"),
-    "pull": Command(".tasks.share", "Download an adapter from the Hugging Face hub.", (), "tune"),
+    "convert": Command(
+        ".checkpoint.commands", "An adapter's files from AdapterHub's format to ours or back.", (), "tune"
+    ),
+    "push": Command(".checkpoint.commands", "Upload a saved adapter to the Hugging Face hub.", (), "tune"),
+    "pull": Command(".checkpoint.commands", "Download an adapter from the Hugging Face hub.", (), "tune"),
     "demo": Command(".tasks.commands", "Tune MiniLM on Reuters-R8 four ways.", ("accelerate", "sklearn"), "tune"),
     "experiment": Command(
         ".experiments.commands",

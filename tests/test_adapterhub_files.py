@@ -19,15 +19,15 @@ from click.testing import CliRunner
 from tiny_models import assert_same, build, enlarge, logits, snapshot
 
 from adapter_fast.checkpoint import convert_adapter, export_adapterhub, load_adapters, save_adapters
-from adapter_fast.checkpoint.hub_config import bottleneck, reduction_factor
-from adapter_fast.checkpoint.hub_names import ACTIVATIONS, DEFAULTS, HUB_FAMILIES
+from adapter_fast.checkpoint.adapterhub.config import bottleneck, reduction_factor
+from adapter_fast.checkpoint.adapterhub.names import ACTIVATIONS, DEFAULTS, HUB_FAMILIES
+from adapter_fast.checkpoint.commands import convert
 from adapter_fast.common.errors import UserError
 from adapter_fast.config import AdapterConfig
 from adapter_fast.placement import add_adapters, remove_adapters, set_adapter
 from adapter_fast.placement.container import sites_in
 from adapter_fast.placement.sites import head_parameters
 from adapter_fast.recipe import train_adapters
-from adapter_fast.tasks.convert import convert
 
 TOLERANCE = 1e-5  # of logits, float32
 FAMILIES = tuple(HUB_FAMILIES)

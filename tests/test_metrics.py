@@ -10,9 +10,9 @@ import pytest
 
 from adapter_fast.common.errors import UserError
 from adapter_fast.experiments.glue.tasks import GLUE
-from adapter_fast.tasks.encoded import Encoded
-from adapter_fast.tasks.glue_metrics import measure
-from adapter_fast.tasks.pairs import TextPairs
+from adapter_fast.tasks.data.encoded import Encoded
+from adapter_fast.tasks.data.text_pairs import TextPairs
+from adapter_fast.tasks.metrics.glue import measure
 
 
 def scored(name: str, predictions: Any, labels: list) -> dict[str, float]:

@@ -27,13 +27,13 @@ from adapter_fast.experiments.grid.store import Store
 from adapter_fast.experiments.options import Options
 from adapter_fast.experiments.result import Result, read_result
 from adapter_fast.experiments.screen import Silence
-from adapter_fast.tasks.answer_metrics import exact_match, normalize_answer, score_answers, token_f1
+from adapter_fast.tasks.data.questions import Answer, Questions, check_questions, read_questions
+from adapter_fast.tasks.data.questions_hub import read_hub_questions
+from adapter_fast.tasks.data.windows import EncodedQuestions, encode_questions, predict_answers
 from adapter_fast.tasks.kinds.find import load_kind
+from adapter_fast.tasks.metrics.answer_spans import MAX_ANSWER_TOKENS
+from adapter_fast.tasks.metrics.answers import exact_match, normalize_answer, score_answers, token_f1
 from adapter_fast.tasks.settings import Settings
-from adapter_fast.tasks.spans import MAX_ANSWER_TOKENS
-from adapter_fast.tasks.squad import Answer, Questions, check_questions, read_questions
-from adapter_fast.tasks.squad_hub import read_hub_questions
-from adapter_fast.tasks.windows import EncodedQuestions, encode_questions, predict_answers
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ import pytest
 from tiny_task import COLOURS, write_images, write_lines, write_squad, write_tags
 
 from adapter_fast.common.errors import UserError
-from adapter_fast.tasks.documents import read_documents
+from adapter_fast.tasks.data.documents import read_documents
+from adapter_fast.tasks.data.pictures import read_pictures
+from adapter_fast.tasks.data.questions import Answer, read_questions
+from adapter_fast.tasks.data.sentences import read_sentences
+from adapter_fast.tasks.data.splits import load_task, split
 from adapter_fast.tasks.kinds.find import kind_name
-from adapter_fast.tasks.pictures import read_pictures
-from adapter_fast.tasks.sentences import read_sentences
 from adapter_fast.tasks.settings import Settings
-from adapter_fast.tasks.splits import load_task, split
-from adapter_fast.tasks.squad import Answer, read_questions
 
 
 def error_of(read, *arguments: object, **options: object) -> str:
@@ -192,7 +192,7 @@ def test_bad_folders_of_images_are_named(tmp_path: Path) -> None:
 
 
 def test_images_without_pillow_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adapter_fast.tasks import pictures
+    from adapter_fast.tasks.data import pictures
 
     monkeypatch.setattr(pictures, "find_spec", lambda name: None)
     assert 'pip install "adapter_fast[vision]"' in error_of(read_pictures, tmp_path)

@@ -14,17 +14,17 @@ import torch
 from tiny_task import WORDS, write_decoder, write_model, write_squad, write_tags
 
 from adapter_fast.common.errors import UserError
-from adapter_fast.tasks.answer_metrics import exact_match, normalize_answer, score_answers, token_f1
-from adapter_fast.tasks.documents import Documents
-from adapter_fast.tasks.entities import entities, is_bio, score_entities
+from adapter_fast.tasks.data.documents import Documents
+from adapter_fast.tasks.data.questions import Answer, Questions, read_questions
+from adapter_fast.tasks.data.sentences import Sentences, read_sentences
+from adapter_fast.tasks.data.windows import encode_questions, predict_answers
 from adapter_fast.tasks.kinds.find import load_kind
 from adapter_fast.tasks.kinds.language import BatchMasking, CausalLanguageModelling, MaskedLanguageModelling
 from adapter_fast.tasks.kinds.tokens import CUT, first_tokens
-from adapter_fast.tasks.sentences import Sentences, read_sentences
+from adapter_fast.tasks.metrics.answer_spans import best_spans
+from adapter_fast.tasks.metrics.answers import exact_match, normalize_answer, score_answers, token_f1
+from adapter_fast.tasks.metrics.entities import entities, is_bio, score_entities
 from adapter_fast.tasks.settings import Settings
-from adapter_fast.tasks.spans import best_spans
-from adapter_fast.tasks.squad import Answer, Questions, read_questions
-from adapter_fast.tasks.windows import encode_questions, predict_answers
 
 
 @pytest.fixture(scope="module")

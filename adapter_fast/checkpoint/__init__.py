@@ -1,7 +1,7 @@
 """Adapters on disk: this library's own directories, and those of AdapterHub's `adapters` 1.x, both ways."""
 
+from .adapterhub.write import export_adapterhub
 from .convert import convert_adapter
-from .hub_write import export_adapterhub
 from .load import load_adapters
 from .save import save_adapters
 

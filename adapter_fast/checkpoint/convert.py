@@ -6,9 +6,9 @@ import os
 from dataclasses import replace
 
 from ..common.directories import read_json, replace_directory, resolve
-from .hub_names import FILES
-from .hub_read import is_hub, read_hub, refuse_other_kinds
-from .hub_write import Base, hub_files
+from .adapterhub.names import FILES
+from .adapterhub.read import is_hub, read_hub, refuse_other_kinds
+from .adapterhub.write import Base, hub_files
 from .record import CONFIG_FILE, WEIGHTS_FILE, Saved, own_files, parse_config, parse_record, read_tensors
 
 FORMATS = ("adapterhub", "adapter_fast")

@@ -17,7 +17,7 @@ from ..placement.container import site_of
 from ..placement.inject import add_adapters, check_new_name, remove_adapters
 from ..placement.sites import Site, find_sites, head_parameters, layer_norm_parameters, model_type_of
 from ..placement.state import activate, find_state, park, refuse_wrapped, require_state, unwrap
-from .hub_read import is_hub, read_hub, refuse_other_kinds
+from .adapterhub.read import is_hub, read_hub, refuse_other_kinds
 from .record import (
     CONFIG_FILE,
     WEIGHTS_FILE,

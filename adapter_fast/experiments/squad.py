@@ -9,10 +9,10 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.markdown import table as markdown_table
+from ..tasks.data.questions import Questions, read_questions
+from ..tasks.data.questions_hub import read_hub_questions
+from ..tasks.data.splits import split
 from ..tasks.kinds.find import load_kind
-from ..tasks.splits import split
-from ..tasks.squad import Questions, read_questions
-from ..tasks.squad_hub import read_hub_questions
 from . import classification
 from .grid.cells import Cell, Row, Summary, summarize
 from .grid.cells import plan as plan_cells

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..common.errors import UserError
-from ..tasks.corpora import CORPORA
-from ..tasks.readers import SUFFIXES
+from ..tasks.data.corpora import CORPORA
+from ..tasks.data.readers import SUFFIXES
+from ..tasks.data.splits import load_task
 from ..tasks.settings import Settings
-from ..tasks.splits import load_task
 from .grid.task import TEST, TRAIN, VALIDATION, Task
 from .options import Options
 

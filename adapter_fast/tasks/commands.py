@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .corpora import CORPORA
+from .data.corpora import CORPORA
 from .kinds.find import BY_SUFFIX
 from .settings import KINDS, LEARNING_RATES, METHODS, PLACEMENTS, PRECISIONS, Settings
 
@@ -101,7 +101,7 @@ def demo(output: Path, quick: bool) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the worker and its folder go too
     from rich.console import Console
 
-    from .demo import run_demo
+    from .demo.run import run_demo
 
     if not run_demo(output, Console(), quick=quick):
         click.echo(f"adapter-fast: a check failed: see the lines marked ✗ above, or {output}/results.json", err=True)

@@ -17,7 +17,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..common.errors import UserError, first_line
 from ..recipe import create_optimizer, training_arguments_defaults
-from .encoded import Encoded
+from .data.encoded import Encoded
 from .kinds.base import Kind
 from .memory import PeakMemory
 from .models import Loaded

@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from adapter_fast.checkpoint.hub_names import HUB_FAMILIES
+from adapter_fast.checkpoint.adapterhub.names import HUB_FAMILIES
 from adapter_fast.placement.families import FAMILIES, Family, Stack, SubLayer
 
 ROOT = Path(__file__).parents[2]

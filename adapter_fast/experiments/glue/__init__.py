@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 from ...common.errors import UserError
 from ...common.files import write_whole
 from ...common.markdown import table as markdown_table
-from ...tasks.rows import Rows
-from ...tasks.splits import split
+from ...tasks.data.rows import Rows
+from ...tasks.data.splits import split
 from ..grid.cells import Cell, Row, Summary, summarize
 from ..grid.cells import plan as plan_cells
 from ..grid.engine import Job

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...common.errors import UserError
-from ...tasks.decode import read_text
-from ...tasks.pairs import TextPairs
+from ...tasks.data.decode import read_text
+from ...tasks.data.text_pairs import TextPairs
 from .tasks import DIAGNOSTIC, SCORES, GlueTask, plain
 
 DIAGNOSTIC_FOLDERS = ("diagnostic", "ax")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError, first_line
-from ...tasks.pairs import TextPairs
+from ...tasks.data.text_pairs import TextPairs
 from .files import make_pairs
 from .tasks import SCORES, GlueTask
 

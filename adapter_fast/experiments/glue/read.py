@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...common.errors import UserError
-from ...tasks.glue_metrics import measure
+from ...tasks.data.text_pairs import TextPairs
 from ...tasks.kinds.pairs import PairClassification
-from ...tasks.pairs import TextPairs
+from ...tasks.metrics.glue import measure
 from ..grid.task import TRAIN, Task
 from .files import find_diagnostic, find_folder, read_diagnostic, read_parts
 from .hub import holds_parquet, read_hub_parts

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...common.directories import replace_directory
 from ...common.errors import UserError
-from ...tasks.pairs import TextPairs
+from ...tasks.data.text_pairs import TextPairs
 from ..grid.task import TRAIN, Task
 from .tasks import DIAGNOSTIC, GLUE, SCORES
 

@@ -12,12 +12,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ...common.files import write_whole
-from ...tasks.corpora import cache_dir
-from ...tasks.encoded import Encoded
+from ...tasks.data.corpora import cache_dir
+from ...tasks.data.encoded import Encoded
+from ...tasks.data.rows import Rows
+from ...tasks.data.windows import EncodedQuestions, Window
 from ...tasks.kinds.base import Kind
-from ...tasks.rows import Rows
 from ...tasks.settings import Settings
-from ...tasks.windows import EncodedQuestions, Window
 from .digest import digest
 
 VERSION = 1  # of how rows are encoded: raise it when a kind's encode changes

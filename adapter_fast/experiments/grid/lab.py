@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...tasks.encoded import Encoded
+from ...tasks.data.encoded import Encoded
+from ...tasks.data.rows import Rows
 from ...tasks.kinds.base import Kind
 from ...tasks.models import Loaded, check_max_length
-from ...tasks.rows import Rows
 from ...tasks.settings import Settings
 from .cache import encoded, rows_digest
 from .digest import digest

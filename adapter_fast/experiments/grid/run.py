@@ -17,7 +17,7 @@ from ...placement import add_adapters
 from ...placement.container import sites_in
 from ...placement.sites import head_parameters
 from ...recipe import train_adapters, train_all, train_head_only, train_layer_norms, train_top_layers
-from ...tasks.encoded import Encoded
+from ...tasks.data.encoded import Encoded
 from ...tasks.trainer import TuningTrainer, build_trainer, median_step
 from ...tasks.tuning import environment
 from ..layer_spans import score_spans

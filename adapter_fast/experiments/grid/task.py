@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ...tasks.data.rows import Rows
 from ...tasks.kinds.base import Kind
-from ...tasks.rows import Rows
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 

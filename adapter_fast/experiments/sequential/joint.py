@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from ...recipe import train_all
-from ...tasks.encoded import Encoded
+from ...tasks.data.encoded import Encoded
 from ...tasks.models import Loaded
 from ...tasks.trainer import build_trainer
 from ..grid.lab import Report

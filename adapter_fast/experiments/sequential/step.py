@@ -12,7 +12,7 @@ import numpy as np
 from transformers import set_seed
 
 from ...common.errors import UserError, first_line
-from ...tasks.encoded import Encoded
+from ...tasks.data.encoded import Encoded
 from ...tasks.trainer import build_trainer, median_step
 from ...tasks.tuning import environment
 from ..grid.cells import as_row

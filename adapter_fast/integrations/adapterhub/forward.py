@@ -13,7 +13,7 @@ from adapters.methods.modeling import Adapter
 from torch import Tensor, nn
 from transformers.activations import get_activation
 
-from ...checkpoint.hub_names import ACTIVATIONS
+from ...checkpoint.adapterhub.names import ACTIVATIONS
 from ...checks import DTYPES, autocast_dtype
 from ...functional import fused_adapter
 

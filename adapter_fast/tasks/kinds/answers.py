@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING, AutoModelForQuestionAnswering, DataCollatorWithPadding
 
-from ..answer_metrics import score_answers
+from ..data.questions import Questions, read_questions
+from ..data.windows import EncodedQuestions, encode_questions, predict_answers
+from ..metrics.answers import score_answers
 from ..settings import Settings
-from ..squad import Questions, read_questions
-from ..windows import EncodedQuestions, encode_questions, predict_answers
 from .base import Kind
 
 STRIDE_SHARE = 3  # where --stride is not given windows share a third: 128 of 384 tokens, as run_squad.py has it

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoTokenizer
 
 from ...common.errors import UserError
-from ..encoded import Encoded
-from ..rows import Rows
+from ..data.encoded import Encoded
+from ..data.rows import Rows
 from ..settings import Settings
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...common.errors import UserError
-from .. import readers, sentences, squad
-from ..corpora import CORPORA
+from ..data import questions as squad
+from ..data import readers, sentences
+from ..data.corpora import CORPORA
 from ..settings import Settings
 
 if TYPE_CHECKING:

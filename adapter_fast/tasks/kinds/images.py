@@ -13,9 +13,9 @@ from transformers import (
     DefaultDataCollator,
 )
 
-from ..encoded import Encoded, numbers_of
-from ..metrics import score
-from ..pictures import Pictures, open_picture, read_pictures
+from ..data.encoded import Encoded, numbers_of
+from ..data.pictures import Pictures, open_picture, read_pictures
+from ..metrics.labels import score
 from ..settings import Settings
 from .base import Kind
 

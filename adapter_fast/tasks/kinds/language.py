@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from ...common.errors import UserError
-from ..documents import Documents, read_documents
-from ..encoded import IGNORED, Encoded, model_inputs
+from ..data.documents import Documents, read_documents
+from ..data.encoded import IGNORED, Encoded, model_inputs
 from ..settings import Settings
 from .base import Kind
 

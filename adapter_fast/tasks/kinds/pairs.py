@@ -13,9 +13,9 @@ from transformers import (
     DataCollatorWithPadding,
 )
 
-from ..encoded import Encoded, model_inputs, numbers_of
-from ..glue_metrics import measure
-from ..pairs import TextPairs
+from ..data.encoded import Encoded, model_inputs, numbers_of
+from ..data.text_pairs import TextPairs
+from ..metrics.glue import measure
 from ..settings import Settings
 from .base import Kind
 

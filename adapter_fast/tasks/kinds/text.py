@@ -11,9 +11,9 @@ from transformers import (
     DataCollatorWithPadding,
 )
 
-from ..encoded import Encoded, model_inputs, numbers_of
-from ..metrics import score
-from ..readers import Examples, read_examples
+from ..data.encoded import Encoded, model_inputs, numbers_of
+from ..data.readers import Examples, read_examples
+from ..metrics.labels import score
 from ..settings import Settings
 from .base import Kind
 

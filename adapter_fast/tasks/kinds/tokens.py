@@ -12,9 +12,9 @@ from transformers import (
     DataCollatorForTokenClassification,
 )
 
-from ..encoded import IGNORED, Encoded, model_inputs, numbers_of
-from ..entities import OUTSIDE, is_bio, score_entities
-from ..sentences import Sentences, read_sentences
+from ..data.encoded import IGNORED, Encoded, model_inputs, numbers_of
+from ..data.sentences import Sentences, read_sentences
+from ..metrics.entities import OUTSIDE, is_bio, score_entities
 from ..settings import Settings
 from .base import Kind
 

@@ -1,4 +1,4 @@
-"""python -m adapter_fast.tasks.worker: one job in a process of its own, so that its peak memory is its own.
+"""python -m adapter_fast.tasks.demo.worker: one job in a process of its own, so that its peak memory is its own.
 
 The job comes on stdin, events go to stdout, noise to stderr.
 """
@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..common.errors import UserError
-from .settings import Settings
+from ...common.errors import UserError
+from ..settings import Settings
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def _do(job: dict[str, Any], report: Any) -> dict[str, Any]:
     if job["action"] == "reload":
         import numpy as np
 
-        from .reload import score_saved
+        from ..reload import score_saved
 
         metrics, logits = score_saved(job["directory"], report)
         trained = np.load(job["logits"], allow_pickle=False)
@@ -45,7 +45,7 @@ def _do(job: dict[str, Any], report: Any) -> dict[str, Any]:
     settings = Settings(**job["settings"])
     import numpy as np
 
-    from .tuning import tune
+    from ..tuning import tune
 
     outcome = tune(settings, job["directory"], checkpoints=False, report=report)
     np.save(Path(job["logits"]), outcome.logits, allow_pickle=False)

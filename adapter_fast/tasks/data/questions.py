@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..common.errors import UserError
+from ...common.errors import UserError
 from .decode import check_suffix, read_text
 from .rows import Rows
 

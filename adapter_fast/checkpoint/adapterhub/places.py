@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..placement.families import FAMILIES
-from .hub_names import HUB_FAMILIES, PARTS, HubFamily
+from ...placement.families import FAMILIES
+from .names import HUB_FAMILIES, PARTS, HubFamily
 
 
 def hub_family(model_type: Any, where: Path | str) -> HubFamily:

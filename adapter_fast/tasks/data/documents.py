@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..common.errors import UserError
+from ...common.errors import UserError
 from .decode import check_suffix, json_lines, json_text, read_text
 from .rows import Rows
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.errors import UserError
+from ...common.errors import UserError
 from .decode import check_suffix, json_label, json_lines, json_text, read_text
 from .rows import Rows
 

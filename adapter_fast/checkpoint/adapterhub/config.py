@@ -8,17 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import PLACEMENTS, AdapterConfig
-from .hub_names import (
-    ACTIVATIONS,
-    DEFAULTS,
-    FIXED,
-    LOCATIONS,
-    ONLY_IN_TRAINING,
-    REQUIRED,
-    WRITTEN_ACTIVATIONS,
-)
-from .hub_names import PLACEMENTS as PLACES
+from ...config import PLACEMENTS, AdapterConfig
+from .names import ACTIVATIONS, DEFAULTS, FIXED, LOCATIONS, ONLY_IN_TRAINING, REQUIRED, WRITTEN_ACTIVATIONS
+from .names import PLACEMENTS as PLACES
 
 
 def from_bn_config(values: Mapping[str, Any], hidden_size: int, where: Path) -> AdapterConfig:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..common.errors import UserError
+from ...common.errors import UserError
 from .decode import check_suffix, json_label, json_lines, json_text, read_text
 from .rows import Rows
 

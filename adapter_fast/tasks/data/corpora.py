@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ..common.errors import UserError
+from ...common.errors import UserError
 from .readers import FIELD_LIMIT, Examples
 
 CORPORA = ("reuters-r8", "reuters-r52", "20newsgroups", "election-tweets")

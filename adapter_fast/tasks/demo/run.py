@@ -15,15 +15,15 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from ..common.directories import put_in_place
-from ..common.errors import UserError
-from ..common.files import write_json
-from .corpora import fetch_wheel
-from .models import locate_model
-from .progress import Board
-from .screen import print_checks, print_header, print_table
-from .settings import ADAPTER_METHODS, Settings
-from .tuning import ADAPTER, RESULTS_FILE, folder_bytes
+from ...common.directories import put_in_place
+from ...common.errors import UserError
+from ...common.files import write_json
+from ..data.corpora import fetch_wheel
+from ..models import locate_model
+from ..progress import Board
+from ..screen import print_checks, print_header, print_table
+from ..settings import ADAPTER_METHODS, Settings
+from ..tuning import ADAPTER, RESULTS_FILE, folder_bytes
 from .verdict import summarize
 
 LABELS = {
@@ -109,10 +109,10 @@ def _run_job(job: dict[str, Any], work: Path, label: str, board: Board) -> dict[
 
 def run_worker(job: dict[str, Any], log: TextIO, report: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
     """Do a job in a fresh process; its last event, or None where it broke and the log says why."""
-    here = str(Path(__file__).resolve().parents[2])
+    here = str(Path(__file__).resolve().parents[3])
     paths = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
-        [sys.executable, "-m", "adapter_fast.tasks.worker"],
+        [sys.executable, "-m", "adapter_fast.tasks.demo.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,

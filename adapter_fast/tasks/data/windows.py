@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ..common.errors import UserError
+from ...common.errors import UserError
+from ..metrics.answer_spans import best_spans
 from .encoded import Encoded, model_inputs
-from .spans import best_spans
-from .squad import Answer, Questions
+from .questions import Answer, Questions
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from ..common.errors import UserError
+from ...common.errors import UserError
 
 POSITIVE = 1  # the class number that F1 is of
 

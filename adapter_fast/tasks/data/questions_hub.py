@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..common.errors import UserError, first_line
-from .squad import Questions, check_questions, get_field
+from ...common.errors import UserError, first_line
+from .questions import Questions, check_questions, get_field
 
 FIELDS = ("id", "context", "question", "answers")
 ANSWER_FIELDS = ("text", "answer_start")

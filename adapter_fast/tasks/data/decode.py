@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..common.errors import UserError
+from ...common.errors import UserError
 
 
 def check_suffix(path: Path, suffixes: tuple[str, ...], what: str) -> str:

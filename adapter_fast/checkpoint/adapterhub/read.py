@@ -12,10 +12,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..common.directories import read_json
-from ..config import AdapterConfig
-from .hub_config import from_bn_config
-from .hub_names import (
+from ...common.directories import read_json
+from ...config import AdapterConfig
+from ..record import (
+    FORMAT_VERSION,
+    Record,
+    Saved,
+    adapter_shapes,
+    check_extent,
+    check_keys,
+    one_dtype,
+    read_safetensors,
+)
+from .config import from_bn_config
+from .names import (
     CONFIG_FILE,
     HEAD_CONFIG_FILE,
     HEAD_WEIGHTS_FILE,
@@ -27,8 +37,7 @@ from .hub_names import (
     VERSION,
     WEIGHTS_FILE,
 )
-from .hub_places import hub_family, hub_key, site_name
-from .record import FORMAT_VERSION, Record, Saved, adapter_shapes, check_extent, check_keys, one_dtype, read_safetensors
+from .places import hub_family, hub_key, site_name
 
 _WIDEST = 2**24  # of the op
 

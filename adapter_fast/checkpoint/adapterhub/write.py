@@ -11,23 +11,15 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..common.directories import replace_directory
-from ..config import AdapterConfig
-from ..placement.sites import family_of, find_layers
-from ..placement.state import unwrap
-from .hub_config import to_bn_config
-from .hub_names import (
-    CONFIG_FILE,
-    FILES,
-    HEAD_CONFIG_FILE,
-    HEAD_WEIGHTS_FILE,
-    PARTS,
-    WEIGHTS_FILE,
-    WRITTEN_VERSION,
-)
-from .hub_places import hub_family, hub_key, site_name
-from .record import Saved
-from .save import collect
+from ...common.directories import replace_directory
+from ...config import AdapterConfig
+from ...placement.sites import family_of, find_layers
+from ...placement.state import unwrap
+from ..record import Saved
+from ..save import collect
+from .config import to_bn_config
+from .names import CONFIG_FILE, FILES, HEAD_CONFIG_FILE, HEAD_WEIGHTS_FILE, PARTS, WEIGHTS_FILE, WRITTEN_VERSION
+from .places import hub_family, hub_key, site_name
 
 Model = TypeVar("Model", bound=nn.Module)
 

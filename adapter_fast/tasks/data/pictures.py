@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.errors import UserError
+from ...common.errors import UserError
 from .rows import Rows
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""AdapterHub's directories: names, places, configuration, reading and writing."""
