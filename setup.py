@@ -33,7 +33,11 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     # kernels/ has no __init__.py on purpose (see kernels/README.md), so find_packages does not see it.
-    packages=[*find_packages(include=["adapter_fast", "adapter_fast.*"]), "adapter_fast.kernels"],
+    packages=[
+        *find_packages(include=["adapter_fast", "adapter_fast.*"]),
+        "adapter_fast.kernels",
+        "adapter_fast.kernels.forms",
+    ],
     package_data={
         "adapter_fast": ["py.typed"],
         "adapter_fast.kernels": ["tuned/*.json"],

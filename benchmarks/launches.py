@@ -30,8 +30,9 @@ from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.traffic import Machine, chain, describe, estimated_programs, predicted_us
 from adapter_fast.benchmarks.tune import table
 from adapter_fast.common.files import write_whole
+from adapter_fast.kernels.offers import requested_forms
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem, bucket
-from adapter_fast.kernels.tiles import forced, requested_forms, select_tiles
+from adapter_fast.kernels.tiles import forced, select_tiles
 from adapter_fast.measure.clock import Spread, event_timer
 from adapter_fast.measure.roofline import Ceilings, floor_us, measure_ceilings
 from adapter_fast.testing import Case, call

@@ -4,7 +4,7 @@
     python -m benchmarks.precompile first               no more than its first part needs
     python -m benchmarks.precompile --pack FILE         and packs the cache, to be carried to another machine
     python -m benchmarks.precompile --unpack FILE       unpacks it there first, and compiles what is missing
-    python -m benchmarks.precompile --all               every launch of kernels/aot_cases.py too
+    python -m benchmarks.precompile --all               every launch of benchmarks/aot/cases.py too
 
 Prints how many were found and how many compiled. What is written hits where Triton's wheel (its version and Python's),
 its ptxas, the kernels' source and Triton's own environment variables are the same, and under the same path: Triton
@@ -43,7 +43,7 @@ from adapter_fast.common.files import write_whole
 from adapter_fast.testing import Case, call
 
 if TYPE_CHECKING:
-    from adapter_fast.kernels.plan import Launch
+    from adapter_fast.kernels.launch import Launch
     from adapter_fast.kernels.shapes import LaunchConfig, Phase
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
@@ -170,19 +170,20 @@ def as_if_on(gpu: Gpu) -> Iterator[None]:
 
 def launches(calls: Sequence[Call]) -> list[tuple[Launch, dict[str, Any]]]:
     """What these calls launch, with the arguments, within as_if_on()."""
-    from adapter_fast.kernels import plan, tiles
+    from adapter_fast.kernels import offers, tiles
+    from adapter_fast.kernels.launch import recorded
 
     found: list[tuple[Launch, dict[str, Any]]] = []
-    asked, precision = tiles.requested_forms, torch.get_float32_matmul_precision()
+    asked, precision = offers.requested_forms, torch.get_float32_matmul_precision()
     try:
         for one in calls:
-            tiles.requested_forms = partial(tuple, [one.form] if one.form else [])
+            offers.requested_forms = partial(tuple, [one.form] if one.form else [])
             torch.set_float32_matmul_precision(one.precision)
-            with tiles.forced(**one.choices), plan.recorded() as made:
+            with tiles.forced(**one.choices), recorded() as made:
                 _call(one)
             found += made
     finally:
-        tiles.requested_forms = asked
+        offers.requested_forms = asked
         torch.set_float32_matmul_precision(precision)
     return found
 
@@ -310,14 +311,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def everything(arch: str) -> list[tuple[Launch, dict[str, Any]]]:
-    """Every launch of kernels/aot_cases.py, whose own list is of what it takes to compile one apart from a call."""
-    from adapter_fast.kernels import aot_cases, plan
+    """Every launch of benchmarks/aot/cases.py, whose own list is of what it takes to compile one apart from a call."""
+    from adapter_fast.benchmarks.aot import cases as aot_cases
+    from adapter_fast.kernels.launch import recorded
 
     found: list[tuple[Launch, dict[str, Any]]] = []
 
-    def keep(kernel: str, form: str, dtypes: Any, aligned: bool, launch: Callable[[], Any]) -> Any:
-        with plan.recorded() as made:
-            launch()
+    def keep(
+        kernel: str, form: str, dtypes: tuple[str, str, str], aligned: bool, call: Callable[[], Any]
+    ) -> Iterator[Any]:
+        with recorded() as made:
+            call()
         found.extend(made)
         return iter(())
 
@@ -353,7 +357,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cache", type=Path, default=CACHE / "triton", metavar="DIR", help=f"[default: {CACHE}/triton]"
     )
-    parser.add_argument("--all", action="store_true", help="every launch of kernels/aot_cases.py too")
+    parser.add_argument("--all", action="store_true", help="every launch of benchmarks/aot/cases.py too")
     parser.add_argument("--pack", type=Path, metavar="FILE", help="write the cache to a tar.xz")
     parser.add_argument("--unpack", type=Path, metavar="FILE", help="fill the cache from one first")
     return parser.parse_args(arguments)

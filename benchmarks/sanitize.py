@@ -26,8 +26,9 @@ from adapter_fast import fused_adapter
 from adapter_fast.benchmarks.provenance import CHECKOUT
 from adapter_fast.benchmarks.tune.examine import another_form, compiled_kernels, forget_kernels
 from adapter_fast.common.errors import first_line
+from adapter_fast.kernels.offers import OPTIONAL_FORMS
 from adapter_fast.kernels.shapes import LaunchConfig
-from adapter_fast.kernels.tiles import OPTIONAL_FORMS, forced
+from adapter_fast.kernels.tiles import forced
 from adapter_fast.testing import Case, evaluate, grad_output, make_inputs
 
 TOOLS = {

@@ -15,7 +15,7 @@ import triton.language as tl
 from .activations import activate, activation_slope
 from .blocks import contract, expand_rows, multiply
 from .expand import launch_expand
-from .plan import Launch, acc_dtype, prepare
+from .launch import Launch, acc_dtype, prepare
 from .shapes import LaunchConfig, Phase, Problem
 from .tiles import select_tiles, split_count
 
@@ -221,7 +221,7 @@ def _launch_dx(
     dtypes: tuple[torch.dtype | None, ...],
     activation: str,
     add_dy: bool,
-    present: tuple[bool, ...],
+    absent: tuple[bool, ...],
 ) -> Launch:
     return prepare(
         bottleneck_dx_kernel,
@@ -237,9 +237,7 @@ def _launch_dx(
 
 
 @cache
-def _launch_weight_grad(
-    problem: Problem, config: LaunchConfig, dtype: torch.dtype, present: tuple[bool, ...]
-) -> Launch:
+def _launch_weight_grad(problem: Problem, config: LaunchConfig, dtype: torch.dtype, absent: tuple[bool, ...]) -> Launch:
     return prepare(
         weight_grad_kernel,
         config,
@@ -293,9 +291,9 @@ def launch_dx(
     dz = dy.new_empty((T, M)) if save_dz or (split and need_dx) else None
     db_down = dy.new_empty((rows, M), dtype=partial) if need_b_down else None
     recompute = slope is None and z is None
-    present = (recompute, slope is None, need_dx, h is None, dz is None, b_down is None, need_b_down)
+    absent = (recompute, slope is None, need_dx, h is None, dz is None, b_down is None, need_b_down)
     dtypes = (dy.dtype, w_up.dtype, None if b_down is None else b_down.dtype)
-    _launch_dx(problem, config, dtypes, activation, add_dy, present)(
+    _launch_dx(problem, config, dtypes, activation, add_dy, absent)(
         rows * -(-M // config.BLOCK_M),
         dy_ptr=dy,
         x_ptr=x if recompute else None,

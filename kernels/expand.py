@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .blocks import contract, finish
-from .plan import Launch, acc_dtype, prepare
+from .launch import Launch, acc_dtype, prepare
 from .shapes import LaunchConfig, Problem
 from .tiles import select_tiles
 

@@ -14,9 +14,9 @@ import triton.language as tl
 from .activations import activate, activation_slope
 from .blocks import contract, expand_rows
 from .expand import launch_expand
-from .plan import Launch, acc_dtype, prepare
+from .launch import Launch, acc_dtype, prepare
+from .offers import OPTIONAL_FORMS, launcher
 from .shapes import LaunchConfig, Problem
-from .sliced import launch_sliced
 from .tiles import select_tiles
 
 
@@ -117,7 +117,7 @@ def _launch(
     config: LaunchConfig,
     dtypes: tuple[torch.dtype | None, ...],
     activation: str,
-    present: tuple[bool, ...],
+    absent: tuple[bool, ...],
 ) -> Launch:
     return prepare(
         bottleneck_forward_kernel,
@@ -160,13 +160,15 @@ def launch_forward(
     z = x.new_empty((T, M)) if save_z else None
     if T == 0:
         return y, h if save_h else None, slope, z
-    if config.form == "sliced":
-        launch_sliced(x, w_down, b_down, w_up, b_up, residual, activation, scale, y, h, slope, z, config, problem)
+    if config.form in OPTIONAL_FORMS:
+        launcher(config.form)(
+            x, w_down, b_down, w_up, b_up, residual, activation, scale, y, h, slope, z, config, problem
+        )
         return y, h, slope, z
-    present = (b_down is None, b_up is None, residual is None, h is None, slope is None, z is None)
+    absent = (b_down is None, b_up is None, residual is None, h is None, slope is None, z is None)
     bias = b_up if b_down is None else b_down
     dtypes = (x.dtype, w_down.dtype, None if bias is None else bias.dtype)
-    _launch(problem, config, dtypes, activation, present)(
+    _launch(problem, config, dtypes, activation, absent)(
         -(-T // config.BLOCK_T) * -(-M // config.BLOCK_M),
         x_ptr=x,
         w_down_ptr=w_down,

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .plan import Launch
+from .launch import Launch
 from .shapes import Problem
 
 # Slots of the weights are few and wide, those of the biases, one a tile of tokens, many and narrow: a program each way

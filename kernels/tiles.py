@@ -8,41 +8,16 @@ fastest, or is asked for.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
-from . import tuned
+from . import offers, tuned
 from .shapes import TOKENS, LaunchConfig, Phase, Problem, bucket, family, kind, padded
 from .tables import DEPARTURES, TABLES
 
 __all__ = ["TOKENS", "LaunchConfig", "Phase", "Problem", "bucket", "family", "kind", "padded", "select_tiles"]
-
-
-# Forms that the rules do not take by themselves: a user names them in this variable, separated by commas.
-OPTIONAL_FORMS = ("sliced",)
-VARIABLE = "ADAPTER_FAST_KERNELS"
-
-
-def requested_forms() -> tuple[str, ...]:
-    """The optional forms that the environment variable names.
-
-    Raises:
-        ValueError: a name that is none of OPTIONAL_FORMS.
-    """
-    text = os.environ.get(VARIABLE, "")
-    return _parse_forms(text) if text else ()
-
-
-@cache
-def _parse_forms(text: str) -> tuple[str, ...]:
-    names = tuple(sorted({name.strip() for name in text.split(",") if name.strip()}))
-    for name in names:
-        if name not in OPTIONAL_FORMS:
-            raise ValueError(f"{VARIABLE} must name forms out of {', '.join(OPTIONAL_FORMS)}, got {name!r}")
-    return names
 
 
 _forced: tuple[tuple[str, LaunchConfig], ...] = ()
@@ -100,7 +75,7 @@ def ruled(phase: Phase, problem: Problem) -> LaunchConfig:
     if phase == "weight_grad":
         return config
     config = _fitted(config, _config(table, f"{phase} narrow", M), problem)
-    return _optional(config, problem) if phase == "forward" else config
+    return offers.offered(config, problem) if phase == "forward" else config
 
 
 def _config(table: dict[object, tuple[int, ...]], phase: str, M: int) -> LaunchConfig | None:
@@ -119,22 +94,6 @@ def _fitted(wide: LaunchConfig, narrow: LaunchConfig | None, problem: Problem) -
     """Narrow tiles where wide ones would leave a quarter of the GPU idle."""
     few = -(-problem.tokens // wide.BLOCK_T) < 0.75 * problem.sms
     return narrow if few and narrow is not None else wide
-
-
-def _optional(config: LaunchConfig, problem: Problem) -> LaunchConfig:
-    """The forward's form that was asked for, where it can be had.
-
-    The sliced form adds up its slices one by one, so where few tokens take it more tokens must be summed like that too.
-    """
-    if problem.unit_m == 1 or problem.x_bytes != 2 or family(problem.arch) != "sm_90" or config.BLOCK_M > 128:
-        return config
-    # Slices of 128 columns and m = 128 leave too few registers.
-    if "sliced" in problem.optional and config.form == "fused" and (problem.D <= 1024 or config.BLOCK_M <= 64):
-        block_d, stages = (64, config.num_stages) if problem.D <= 1024 else (128, 2)
-        if problem.tokens == TOKENS[0]:
-            return LaunchConfig("sliced", 64, block_d, config.BLOCK_M, 8, 1, partial_sums=True)
-        return replace(config, BLOCK_D=block_d, num_stages=stages, partial_sums=True)
-    return config
 
 
 # Numbers of tokens from which float32 weights under 16-bit x are converted once a call: two small launches, where each

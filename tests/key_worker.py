@@ -1,7 +1,7 @@
 """What Triton's own binder makes of the arguments of every launch, no kernel compiled. Run with TRITON_INTERPRET unset.
 
     python key_worker.py calls     random calls of fused_adapter: each kept launch, against all calls that share it
-    python key_worker.py aot       the calls that kernels/aot_cases.py stands for, against its cases
+    python key_worker.py aot       the calls that benchmarks/aot/cases.py stands for, against its cases
 
 Prints JSON.
 """
@@ -20,8 +20,10 @@ import torch
 from fake_gpu import fake_gpu
 
 from adapter_fast import fused_adapter
+from adapter_fast.benchmarks.aot import cases as aot_cases
 from adapter_fast.checks import ACTIVATIONS, MEMORY_MODES
-from adapter_fast.kernels import aot_cases, plan, tiles
+from adapter_fast.kernels import launch as plan
+from adapter_fast.kernels import offers, tiles
 from adapter_fast.kernels.shapes import LaunchConfig
 from adapter_fast.ops import launch as ops_launch
 
@@ -88,11 +90,11 @@ def setting(pick):
     dtypes = pick(((B, B), (B, F), (H, F), (F, F), (F, B)))
     forms, choices, precision = pick(("", "sliced")), pick(FORCED), pick(("highest", "high"))
     torch.set_float32_matmul_precision(precision)
-    asked = tiles.requested_forms
-    tiles.requested_forms = lambda: tuple(form for form in (forms,) if form)
+    asked = offers.requested_forms
+    offers.requested_forms = lambda: tuple(form for form in (forms,) if form)
     with tiles.forced(**choices if m <= 64 else {}):
         yield d, m, *dtypes, pick(ACTIVATIONS)
-    tiles.requested_forms = asked
+    offers.requested_forms = asked
 
 
 def call_at_random(pick, d, m, dtype, weight_dtype, activation):
@@ -156,7 +158,7 @@ def aot():
         )
         cases[case.fn.__name__, told, str(case.options)] = case.name
     launched, of_speed = set(), {}
-    forms = ("", *tiles.OPTIONAL_FORMS)
+    forms = ("", *offers.OPTIONAL_FORMS)
     grid = product(aot_cases.DTYPES, aot_cases.SHAPES, tiles.TOKENS, forms)
     for (x_dtype, w_dtype, precision), (d, m, aligned), tokens, form in grid:
         if form and (not aligned or x_dtype == "fp32"):
@@ -167,7 +169,7 @@ def aot():
         given = {name: laid_out(layout, *shape, dtype=kinds[name]).requires_grad_() for name, shape in shapes.items()}
         dy = laid_out(layout, tokens, d, dtype=kinds["x"])
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-        tiles.requested_forms = partial(tuple, (form,) if form else ())
+        offers.requested_forms = partial(tuple, (form,) if form else ())
         calls = [(memory, 0) for memory in MEMORY_MODES] + [("speed", -1)] * (form == "sliced")
         for memory, device in calls:
             with fake_gpu(), machine(132, device), plan.recorded() as launches:

@@ -137,7 +137,7 @@ MUTANTS = [
     ),
     Mutant(
         "accumulation in float16",
-        "kernels/plan.py",
+        "kernels/launch.py",
         "return ACC_DTYPES.get(dtype, tl.float32)",
         "return ACC_DTYPES.get(dtype, tl.float16)",
         SHAPES,
@@ -344,7 +344,7 @@ MUTANTS = [
     ),
     Mutant(
         "running out of memory told as a kernel's failure",
-        "kernels/plan.py",
+        "kernels/launch.py",
         "        except torch.OutOfMemoryError:\n            raise\n",
         "",
         "tests/test_backend_switch.py::test_running_out_of_memory_and_being_interrupted_pass_through",

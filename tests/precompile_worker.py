@@ -20,9 +20,9 @@ from fake_gpu import example, fake_gpu
 
 from adapter_fast import fused_adapter
 from adapter_fast.benchmarks import precompile
+from adapter_fast.benchmarks.aot import cases as aot_cases
 from adapter_fast.benchmarks.precompile import Call, Gpu, as_if_on, campaign, distinct, everything, launches
-from adapter_fast.kernels import aot_cases
-from adapter_fast.kernels.plan import Launch
+from adapter_fast.kernels.launch import Launch
 from adapter_fast.kernels.shapes import LaunchConfig
 from adapter_fast.kernels.tiles import forced
 from adapter_fast.testing import Case

@@ -198,7 +198,7 @@ STAGED = """
 from dataclasses import replace
 from adapter_fast.benchmarks.aot.compiler import compile_case
 from adapter_fast.benchmarks.aot.targets import ARCHS
-from adapter_fast.kernels.aot_cases import cases
+from adapter_fast.benchmarks.aot.cases import cases
 plain = "forward fused bf16/bf16 ieee aligned 64x64x16 w4 s3"
 wanted = (plain, plain + " m ragged")
 found = [case for case in cases("sm_90") if case.name in wanted]

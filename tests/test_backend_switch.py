@@ -11,7 +11,8 @@ from triton.runtime.errors import OutOfResources, PTXASError
 
 from adapter_fast import FusedAdapter, checks, fused_adapter
 from adapter_fast.checks import BACKEND_VARIABLE, select_backend
-from adapter_fast.kernels import expand, forward, plan, reduce
+from adapter_fast.kernels import expand, forward, reduce
+from adapter_fast.kernels import launch as plan
 from adapter_fast.kernels.errors import KernelError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)

@@ -7,8 +7,9 @@ import torch
 
 from adapter_fast import FusedAdapter, fused_adapter
 from adapter_fast.checks import MEMORY_MODES
+from adapter_fast.kernels.offers import VARIABLE
 from adapter_fast.kernels.shapes import LaunchConfig
-from adapter_fast.kernels.tiles import VARIABLE, forced
+from adapter_fast.kernels.tiles import forced
 from adapter_fast.testing import Case, assert_case, evaluate, grad_output, make_inputs
 
 pytestmark = pytest.mark.usefixtures("poison")

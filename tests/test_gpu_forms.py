@@ -9,7 +9,8 @@ from adapter_fast import fused_adapter
 from adapter_fast.benchmarks.precompile import gpu_here, tile_choices
 from adapter_fast.benchmarks.smoke import host_us
 from adapter_fast.checks import MEMORY_MODES
-from adapter_fast.kernels.tiles import VARIABLE, forced
+from adapter_fast.kernels.offers import VARIABLE
+from adapter_fast.kernels.tiles import forced
 from adapter_fast.testing import INPUTS, Case, assert_case, call, evaluate, grad_output, make_inputs, poisoned
 
 pytestmark = pytest.mark.gpu

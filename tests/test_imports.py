@@ -140,7 +140,7 @@ def test_kernels_import_torch_triton_and_their_siblings_by_relative_imports(modu
         assert name.split(".")[0] in {"torch", "triton", *STDLIB} or name.startswith("adapter_fast.kernels."), name
 
 
-PURE = tuple(f"adapter_fast.kernels.{name}" for name in ("shapes", "tables", "tiles", "tuned"))
+PURE = tuple(f"adapter_fast.kernels.{name}" for name in ("shapes", "tables", "offers", "tiles", "tuned"))
 
 
 def test_tiles_are_pure_python():

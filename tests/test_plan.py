@@ -115,7 +115,7 @@ def test_the_direct_way_takes_less_of_the_hosts_time(tmp_path):
     out = run(
         """
 import time
-from adapter_fast.kernels.plan import Launch
+from adapter_fast.kernels.launch import Launch
 
 def least(call):
     times = []

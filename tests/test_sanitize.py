@@ -9,8 +9,8 @@ import torch
 
 from adapter_fast.benchmarks import sanitize
 from adapter_fast.benchmarks.sanitize import Variant, command, main, run, summary, variants
+from adapter_fast.kernels.offers import OPTIONAL_FORMS
 from adapter_fast.kernels.shapes import LaunchConfig
-from adapter_fast.kernels.tiles import OPTIONAL_FORMS
 from adapter_fast.testing import Case
 
 CLEAN = "fused: ran\nsliced: not here (no room)\n========= ERROR SUMMARY: 0 errors\n"

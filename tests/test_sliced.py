@@ -13,9 +13,9 @@ from together import together
 
 from adapter_fast import fused_adapter
 from adapter_fast.checks import ACTIVATIONS
-from adapter_fast.kernels import arena
+from adapter_fast.kernels.forms import counters as arena
+from adapter_fast.kernels.forms.sliced import launch as launch_sliced
 from adapter_fast.kernels.shapes import LaunchConfig, Problem, padded
-from adapter_fast.kernels.sliced import launch_sliced
 from adapter_fast.kernels.tiles import forced
 from adapter_fast.ops.eager import _activate, _slope
 from adapter_fast.reference import reference_adapter
@@ -187,7 +187,7 @@ def test_one_launch_many_times():
 
 
 def test_without_counters_there_are_two_launches(monkeypatch):
-    monkeypatch.setattr("adapter_fast.kernels.sliced.counters", lambda device, n: None)
+    monkeypatch.setattr("adapter_fast.kernels.forms.sliced.counters", lambda device, n: None)
     case = Case(20, 70, 9)
     inputs = make_inputs(case)
     assert_right(case, inputs, launch(case, inputs, two_launches=False))
@@ -212,7 +212,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 import torch
 from adapter_fast import reference_adapter
 from adapter_fast.kernels.shapes import LaunchConfig, Problem
-from adapter_fast.kernels.sliced import launch_sliced
+from adapter_fast.kernels.forms.sliced import launch as launch_sliced
 from adapter_fast.kernels.tiles import forced
 torch.manual_seed(0)
 T, d, m, stride = 258, 16, 4, 2**24 - 16

@@ -11,17 +11,9 @@ import pytest
 import torch
 
 from adapter_fast.kernels import tuned
+from adapter_fast.kernels.offers import OPTIONAL_FORMS, VARIABLE, requested_forms
 from adapter_fast.kernels.shapes import TOKENS, LaunchConfig, Problem, bucket, family, padded
-from adapter_fast.kernels.tiles import (
-    OPTIONAL_FORMS,
-    VARIABLE,
-    forced,
-    forced_choices,
-    requested_forms,
-    ruled,
-    select_tiles,
-    split_count,
-)
+from adapter_fast.kernels.tiles import forced, forced_choices, ruled, select_tiles, split_count
 from adapter_fast.ops import launch
 
 KERNELS = Path(__file__).resolve().parents[1] / "kernels"

@@ -114,7 +114,7 @@ def problem(
         tiles.bucket(T),
         precision,
         aligned,
-        tiles.requested_forms(),
+        _kernels("offers").requested_forms(),
         tiles.forced_choices(),
     )
 
@@ -141,7 +141,7 @@ def launch_form(device: torch.device, dtype: torch.dtype, weight_dtype: torch.dt
     phrases += [
         f"the {config.form} form, {_why(phase, config, settings[phase])}"
         for phase, config in chosen.items()
-        if config.form in tiles.OPTIONAL_FORMS
+        if config.form in _kernels("offers").OPTIONAL_FORMS
     ]
     converting = [name for name in ("forward", "backward") if tiles.converted(name, given) != given]
     if converting:

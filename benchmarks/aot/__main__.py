@@ -68,7 +68,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: one a core)"
     )
     parser.add_argument(
-        "--cases", default="adapter_fast.kernels.aot_cases", metavar="MODULE", help="where cases(arch) is"
+        "--cases", default="adapter_fast.benchmarks.aot.cases", metavar="MODULE", help="where cases(arch) is"
     )
     return parser.parse_args(arguments)
 

@@ -21,7 +21,7 @@ from adapter_fast.benchmarks.tune.campaign import (
     rehearsal,
     targets,
 )
-from adapter_fast.kernels.tiles import OPTIONAL_FORMS
+from adapter_fast.kernels.offers import OPTIONAL_FORMS
 from adapter_fast.kernels.tuned import FOLDER
 
 REHEARSED = {"most": 3, "rounds": (1, 1)}  # each call takes a tenth of a second under the interpreter

@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import product
 
 from adapter_fast.benchmarks.traffic import Machine, Traffic, estimated_programs, launch_traffic, predicted_us
+from adapter_fast.kernels.offers import OPTIONAL_FORMS
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem, padded
-from adapter_fast.kernels.tiles import OPTIONAL_FORMS
 
 MOST = 32  # candidates of a phase
 ALIKE = 3  # of them with the same form, tile of tokens and hidden tile

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from adapter_fast.kernels.offers import OPTIONAL_FORMS
 from adapter_fast.kernels.shapes import LaunchConfig
-from adapter_fast.kernels.tiles import OPTIONAL_FORMS
 from adapter_fast.measure.clock import Spread
 
 MARGIN = 0.02  # a choice must win by so much beyond the spread to replace the rules' own

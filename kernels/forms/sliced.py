@@ -12,10 +12,10 @@ import torch
 import triton
 import triton.language as tl
 
-from .activations import activate, activation_slope
-from .arena import arrive, counters, wait_for
-from .plan import Launch, acc_dtype, prepare
-from .shapes import LaunchConfig, Problem
+from ..activations import activate, activation_slope
+from ..launch import Launch, acc_dtype, prepare
+from ..shapes import LaunchConfig, Problem
+from .counters import arrive, counters, wait_for
 
 INTEGERS = ["T", "D", "M", "stride_xt", "stride_rt"]
 # Registers of one thread that hold slots on their way from memory: all of these are asked for at once.
@@ -175,7 +175,7 @@ def _launch(
     activation: str,
     phase: str,
     slots: int,
-    present: tuple[bool, ...],
+    absent: tuple[bool, ...],
 ) -> Launch:
     return prepare(
         bottleneck_sliced_kernel,
@@ -191,7 +191,7 @@ def _launch(
     )
 
 
-def launch_sliced(
+def launch(
     x: torch.Tensor,
     w_down: torch.Tensor,
     b_down: torch.Tensor | None,
@@ -210,7 +210,7 @@ def launch_sliced(
     """Fill y [T, d], and h, slope, z [T, m] where given, from x and residual [T, d] and dense weights.
 
     One launch, or two of the same kernel where its programs cannot wait for each other: more programs than there are
-    multiprocessors, no counters to be had (see arena.counters), or the interpreter, which runs one after another.
+    multiprocessors, no counters to be had (see counters.counters), or the interpreter, which runs one after another.
 
     Raises:
         ValueError: m is wider than the tile.
@@ -226,9 +226,9 @@ def launch_sliced(
     shared = counters(x.device, tiles_t) if together else None
     parts = x.new_empty((slices, T, M), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
     slots = slots_at_once(config, slices)
-    present = tuple(value is None for value in (b_down, b_up, residual, h, slope, z))
+    absent = tuple(value is None for value in (b_down, b_up, residual, h, slope, z))
     for phase in ("first", "second") if shared is None else ("both",):
-        _launch(problem, config, (x.dtype, w_down.dtype), activation, phase, slots, present)(
+        _launch(problem, config, (x.dtype, w_down.dtype), activation, phase, slots, absent)(
             tiles_t * slices,
             x_ptr=x,
             w_down_ptr=w_down,

@@ -16,14 +16,9 @@ from typing import Any
 
 import torch
 
-from .backward import launch_dx, launch_weight_grad
-from .expand import expand_kernel
-from .forward import launch_forward
-from .plan import recorded
-from .reduce import launch_reduce
-from .shapes import TOKENS, Phase, Problem
-from .sliced import bottleneck_sliced_kernel
-from .tiles import OPTIONAL_FORMS, converted, select_tiles
+from adapter_fast.kernels.offers import OPTIONAL_FORMS
+from adapter_fast.kernels.shapes import TOKENS, Phase, Problem
+from adapter_fast.kernels.tiles import converted, select_tiles
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 HIDDEN = (768, 1024, 4096)
@@ -96,6 +91,10 @@ def _cases(
     kernel: str, form: str, dtypes: tuple[str, str, str], aligned: bool, call: Callable[[], Any]
 ) -> Iterator[AotCase]:
     """A case for each launch of one call; kernel and form: what its own is called, beside the ones named below."""
+    from adapter_fast.kernels.expand import expand_kernel
+    from adapter_fast.kernels.forms.sliced import bottleneck_sliced_kernel
+    from adapter_fast.kernels.launch import recorded
+
     x_dtype, w_dtype, precision = dtypes
     with recorded() as launches:
         call()
@@ -139,6 +138,10 @@ def _cases(
 
 def _launches(dtypes: tuple[str, str, str], problem: Problem) -> Iterator[AotCase]:
     """The cases of one problem, one phase after another."""
+    from adapter_fast.kernels.backward import launch_dx, launch_weight_grad
+    from adapter_fast.kernels.forward import launch_forward
+    from adapter_fast.kernels.launch import recorded
+
     x_dtype, w_dtype, precision = dtypes
     T, D, M, aligned = problem.tokens, problem.D, problem.M, problem.aligned
     x, dy = _tensor(x_dtype, T, D, aligned=aligned), _tensor(x_dtype, T, D, aligned=aligned)
@@ -183,6 +186,8 @@ def _reduce(
     dw_up: torch.Tensor,
     db_up: torch.Tensor,
 ) -> Iterator[AotCase]:
+    from adapter_fast.kernels.reduce import launch_reduce
+
     call = partial(launch_reduce, dw_down, dw_up, db_down, db_up, 1.0, _DTYPES[dtypes[1]], problem)
     yield from _cases("reduce", "", (*dtypes[:2], "ieee"), problem.aligned, call)
 
