@@ -93,7 +93,7 @@ bench: $(READY) $(PEERS)  ## time and peak memory on this CPU against every peer
 bench-smoke: $(READY) $(PEERS)  ## every benchmark once, small, nothing timed
 	$(PY) -m pytest benchmarks/ --benchmark-disable -q
 
-report: $(READY)  ## the README's tables and figures, from benchmarks/results/
+report: $(READY)  ## the tables and figures of docs/benchmarks.md and docs/paper.md, from benchmarks/results/
 	$(PY) -m adapter_fast report
 
 gpu-check: $(READY)  ## the GPU part of the tests

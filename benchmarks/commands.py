@@ -189,13 +189,13 @@ def _progress(total: int) -> Iterator:
     help="What `adapter-fast experiment` wrote to: its results are put among the others first.",
 )
 def report(check: bool, keep_demo: Path | None, keep_experiments: Path | None) -> None:
-    """Write every table and figure of README.md and docs/paper.md from benchmarks/results/."""
+    """Write every table and figure of docs/benchmarks.md and docs/paper.md from benchmarks/results/."""
     from adapter_fast.benchmarks.provenance import CHECKOUT
     from adapter_fast.benchmarks.report import report as write
     from adapter_fast.benchmarks.rows import ResultsError
 
     if CHECKOUT is None:
-        raise click.UsageError("the README and its results come with a checkout, and this is an installed package")
+        raise click.UsageError("the pages and their results come with a checkout, and this is an installed package")
     try:
         code = write(check, keep_demo, keep_experiments)
     except ResultsError as error:

@@ -1,4 +1,4 @@
-"""The demo's results: kept among the others, and written as the README's first table."""
+"""The demo's results: kept among the others, and written as the first table of docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METHODS |= {"full": "full fine-tuning"}
 
 
 def keep(source: Path, results: Path) -> Path:
-    """Copy what the README needs of a demo's results.json to <results>/<device>/demo.json, with where it was made."""
+    """Copy what the pages need of a demo's results.json to <results>/<device>/demo.json, with where it was made."""
     record = read(source)
     kept = {"trained", "share", "accuracy", "step_seconds", "peak_bytes", "peak_meaning", "settings"}
     record["methods"] = {

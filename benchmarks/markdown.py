@@ -1,4 +1,4 @@
-"""The README's tables in Markdown, each from the rows of one suite, device and dtype."""
+"""The tables of docs/benchmarks.md, each from the rows of one suite, device and dtype."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from adapter_fast.measure.machine import slug
 FOLDER = "paper"
 FORMATS = ("png", "svg")
 ORIGIN = ("device", "commit", "date")
-SUMMARY = "paper"  # the README's table: a line an experiment
+SUMMARY = "paper"  # a table of docs/benchmarks.md: a line an experiment
 COMMANDS = {
     "glue": "adapter-fast experiment glue --model bert-large-uncased --data GLUE",
     "classification": "adapter-fast experiment classification --model bert-base-uncased --data 20newsgroups",

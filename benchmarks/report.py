@@ -1,4 +1,4 @@
-"""The tables and figures of README.md and docs/paper.md, written from benchmarks/results/ and never by hand.
+"""The tables and figures of docs/benchmarks.md and docs/paper.md, written from benchmarks/results/ and never by hand.
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`, where NAME is demo, op, modes, model, latency, memory,
 an experiment (glue, classification …), or paper: a line for each experiment. The benchmarks' figures stand between
@@ -29,7 +29,7 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "modes": markdown.modes_table,
 }
 SUITE_OF = {"modes": "op"}  # tables of another suite's rows
-README, PAPER, RESULTS = "README.md", "docs/paper.md", "benchmarks/results"  # in a checkout; pictures lie by their rows
+BENCHMARKS, PAPER, RESULTS = "docs/benchmarks.md", "docs/paper.md", "benchmarks/results"  # pictures lie by their rows
 FORMATS = ("png", "svg")
 
 
@@ -39,7 +39,7 @@ def report(
     keep_experiments: Path | None = None,
     root: Path | None = None,
 ) -> int:
-    """Write README.md, docs/paper.md and the pictures from the results, or say where they differ; the exit code.
+    """Write the pages and the pictures from the results, or say where they differ; the exit code.
 
     Args:
         check: write nothing; 1 where a page or a picture is not what the results give.
@@ -52,7 +52,7 @@ def report(
     """
     root = root or CHECKOUT
     if root is None:
-        raise ResultsError("root must be a checkout: this is an installed package, and its README is not here")
+        raise ResultsError("root must be a checkout: this is an installed package, and its pages are not here")
     if keep_demo:
         print(f"wrote {keep(keep_demo, root / RESULTS)}")
     for path in paper.keep(keep_experiments, root / RESULTS) if keep_experiments else ():
@@ -86,7 +86,7 @@ def disagreements(root: Path) -> list[str]:
     return found
 
 
-def render(text: str, results: Path, page: str = README) -> str:
+def render(text: str, results: Path, page: str = BENCHMARKS) -> str:
     """A page's text with each table and the figures' links made anew from the files in `results`.
 
     Args:
@@ -107,7 +107,7 @@ def render(text: str, results: Path, page: str = README) -> str:
 
 def _pages(root: Path) -> dict[str, str]:
     """The text of each page that the checkout has."""
-    return {page: (root / page).read_text("utf-8") for page in (README, PAPER) if (root / page).exists()}
+    return {page: (root / page).read_text("utf-8") for page in (BENCHMARKS, PAPER) if (root / page).exists()}
 
 
 def draw_figures(results: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""How figures, machines and remarks are written, on the screen, in the README and in pictures alike."""
+"""How figures, machines and remarks are written, on the screen, on pages and in pictures alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adapter_fast.benchmarks.rows import Row
 
 
 def label(provider: str) -> str:
-    """The provider's name in the README and in plots."""
+    """The provider's name on pages and in plots."""
     return LABELS.get(provider, provider)
 
 

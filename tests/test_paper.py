@@ -231,8 +231,8 @@ def own(reported, tmp_path):
 def write_checkout(root):
     for result in (samples.tradeoff_result(("reuters-r8",), 2), samples.ablation_result(("reuters-r8",), 2)):
         result.write(root / "out" / result.experiment / "results.json")
-    (root / "README.md").write_text("first\n<!-- table: paper -->\nold\n<!-- end -->\nlast\n")
     (root / "docs").mkdir()
+    (root / "docs/benchmarks.md").write_text("first\n<!-- table: paper -->\nold\n<!-- end -->\nlast\n")
     shutil.copy(ROOT / "docs/paper.md", root / "docs")
     return root
 
@@ -253,12 +253,12 @@ def test_report_keeps_results_and_writes_both_pages(reported, capsys):
     links = re.findall(r"!\[.+?\]\((.+?)\)", page)
     assert links == [f"../{FOLDER}/{name}.png" for name in ("tradeoff", "tradeoff-tasks", "spans", "init")]
     assert all((reported / "docs" / link).exists() for link in links)
-    readme = (reported / "README.md").read_text()
-    assert "old" not in readme and readme.endswith("last\n")
-    assert [line[0] for line in cells(readme)[1:]] == list(NAMES) and finding(result) in readme
+    page = (reported / "docs/benchmarks.md").read_text()
+    assert "old" not in page and page.endswith("last\n")
+    assert [line[0] for line in cells(page)[1:]] == list(NAMES) and finding(result) in page
     capsys.readouterr()
     assert report(check=True, root=reported) == 0
-    assert capsys.readouterr().out == "README.md, docs/paper.md and the pictures agree with the results\n"
+    assert capsys.readouterr().out == "docs/benchmarks.md, docs/paper.md and the pictures agree with the results\n"
 
 
 def test_a_changed_row_turns_pages_and_pictures_red(own):

@@ -1,4 +1,4 @@
-"""What the README says: its example runs, its tables are the results, its commands exist."""
+"""What README and docs/benchmarks.md say: the example runs, tables are the results, commands exist."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,7 @@ from adapter_fast.benchmarks.report import disagreements, render
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+BENCHMARKS = (ROOT / "docs/benchmarks.md").read_text("utf-8")
 EXAMPLE = re.search(r"```python\n(.*?)```", README, re.S)[1]
 
 
@@ -47,25 +48,34 @@ def test_the_example_has_eight_lines_and_runs(monkeypatch, tmp_path, capsys):
 
 def test_tables_and_figures_are_the_committed_results():
     assert disagreements(ROOT) == []
-    assert "| adapters (fused) |" in README and "| forward+backward |" in README
+    assert "| adapters (fused) |" in BENCHMARKS and "| forward+backward |" in BENCHMARKS
 
 
 def test_a_changed_figure_would_be_seen():
-    changed = re.sub(r"(\| adapters \(fused\) \|.*?\| )0\.\d+", r"\g<1>0.999", README)
-    assert changed != README and render(changed, RESULTS) != changed
+    changed = re.sub(r"(\| adapters \(fused\) \|.*?\| )0\.\d+", r"\g<1>0.999", BENCHMARKS)
+    assert changed != BENCHMARKS and render(changed, RESULTS) != changed
 
 
 def test_its_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    for target in set(re.findall(r"make ([a-z-]+)", README)):
+    for target in set(re.findall(r"make ([a-z-]+)", README + BENCHMARKS)) - {"the"}:
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
 def test_claims_no_gpu_figure_without_a_gpu_result():
     on_gpu = [path for path in RESULTS.glob("*/*.json") if "nvidia" in path.parent.name]
-    assert on_gpu or "**On a GPU: not measured yet.**" in README
+    assert on_gpu or "**On a GPU: not measured yet.**" in BENCHMARKS
 
 
-def test_its_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_it_is_one_screen():
+    assert len(README.splitlines()) <= 120
+
+
+PAGES = ["README.md", "CONTRIBUTING.md", "kernels/README.md", "kernels/forms/README.md", "benchmarks/README.md"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_lead_somewhere(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text("utf-8")):
+        assert (path.parent / target).exists(), target

@@ -182,12 +182,13 @@ def test_each_model_stands_against_its_own_bare_one():
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A README with every marker and the small set's results."""
+    """A page with every marker and the small set's results."""
     for suite, rows in samples.small().items():
         write_rows(rows, path_of(tmp_path / "benchmarks/results", rows[0].device, suite))
     names = ["demo", "op", "model", "latency", "memory"]
     tables = [f"# {name}\n<!-- table: {name} -->\nold\n<!-- end -->\n" for name in names]
-    (tmp_path / "README.md").write_text("".join([*tables, "<!-- figures -->\n<!-- end -->\nlast\n"]))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/benchmarks.md").write_text("".join([*tables, "<!-- figures -->\n<!-- end -->\nlast\n"]))
     return tmp_path
 
 
@@ -197,20 +198,20 @@ FOLDER = "benchmarks/results/example-cpu-2-threads"
 def test_report_writes_and_check_sees_every_change(checkout, capsys):
     assert report(check=True, root=checkout) == 1
     assert report(root=checkout) == 0
-    text = (checkout / "README.md").read_text()
+    text = (checkout / "docs/benchmarks.md").read_text()
     assert "old" not in text and text.endswith("last\n") and "Not measured yet: `make demo`." in text
     images = re.findall(r"!\[.+\]\((.+)\)", text)
-    assert images == [f"{FOLDER}/{name}.png" for name in FIGURES]
-    assert all((checkout / image).exists() for image in images)
+    assert images == [f"../{FOLDER}/{name}.png" for name in FIGURES]
+    assert all((checkout / "docs" / image).exists() for image in images)
     capsys.readouterr()
     assert report(check=True, root=checkout) == 0
-    assert capsys.readouterr().out == "README.md and the pictures agree with the results\n"
+    assert capsys.readouterr().out == "docs/benchmarks.md and the pictures agree with the results\n"
 
     changed = text.replace("+6.0 %", "+5.0 %", 1)
     assert changed != text
-    (checkout / "README.md").write_text(changed)
-    assert disagreements(checkout) == ["README.md and the results differ: run adapter-fast report"]
-    (checkout / "README.md").write_text(text)
+    (checkout / "docs/benchmarks.md").write_text(changed)
+    assert disagreements(checkout) == ["docs/benchmarks.md and the results differ: run adapter-fast report"]
+    (checkout / "docs/benchmarks.md").write_text(text)
     (checkout / FOLDER / "floor.png").unlink()
     assert disagreements(checkout) == [f"{FOLDER}/floor.png is missing: run adapter-fast report"]
 
@@ -265,7 +266,8 @@ def test_keep_demo(checkout, tmp_path_factory, capsys):
     assert report(keep_demo=source, root=checkout) == 0
     [kept] = checkout.glob("benchmarks/results/*/demo.json")
     assert "losses" not in kept.read_text()
-    assert "| adapters (fused) | 10 (50.00 %) | 0.900 | 0.10 | 5 MB |\n" in (checkout / "README.md").read_text()
+    page = (checkout / "docs/benchmarks.md").read_text()
+    assert "| adapters (fused) | 10 (50.00 %) | 0.900 | 0.10 | 5 MB |\n" in page
     source.write_text('{"methods": {}}')
     with pytest.raises(ResultsError, match="not a demo's results: expected the methods head, reference, fused, full"):
         report(keep_demo=source, root=checkout)
