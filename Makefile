@@ -62,11 +62,11 @@ format: $(READY)  ## let ruff rewrite the files to its format
 	$(PY) -m ruff format .
 
 aot: $(READY) $(TRITON_OLD_DIR)/.ready  ## compile every kernel for every architecture, newest Triton and 3.6.0; no GPU needed
-	$(PY) -m benchmarks.aot
-	PYTHONPATH=$(TRITON_OLD_DIR) $(PY) -m benchmarks.aot
+	$(PY) -m benchmarks.tiles.aot
+	PYTHONPATH=$(TRITON_OLD_DIR) $(PY) -m benchmarks.tiles.aot
 
 aot-quick: $(READY)  ## bfloat16 x and weights for sm_80 and sm_90 with the installed Triton
-	$(PY) -m benchmarks.aot --arch sm_80 --arch sm_90 --filter bf16/bf16
+	$(PY) -m benchmarks.tiles.aot --arch sm_80 --arch sm_90 --filter bf16/bf16
 
 peers: $(READY) $(PEERS)  ## AdapterHub's library in a folder of its own, for benchmarks and tests
 
@@ -103,20 +103,20 @@ gpu-bench: $(READY) $(PEERS)  ## every suite on the GPU in pieces of 8 minutes: 
 	$(PY) -m adapter_fast bench --device cuda --suite $(SUITE) --resume --minutes 7.5 --output $(RESULTS)
 
 gpu-profile: $(READY)  ## DRAM bytes and occupancy of one launch of each kernel, where there is ncu
-	$(PY) -m benchmarks.ncu --output $(RESULTS)
+	$(PY) -m benchmarks.tiles.ncu --output $(RESULTS)
 
 gpu-tune: $(READY)  ## search tiles on the GPU, into kernels/tuned/, in pieces of 8 minutes: repeat until nothing is left
-	$(PY) -m benchmarks.tune --resume --minutes 8
+	$(PY) -m benchmarks.tiles.tune --resume --minutes 8
 
 gpu-sanitize: $(READY)  ## every kernel form under compute-sanitizer, where there is one
-	$(PY) -m benchmarks.sanitize
+	$(PY) -m benchmarks.tiles.sanitize
 
 rehearse: $(READY) $(PEERS)  ## the GPU campaign on this CPU with small cases, so that no GPU minute goes to a typo
 	$(PY) -m adapter_fast bench --device cpu --quick --resume --minutes 7.5 --output build/rehearsal
 	$(PY) -m adapter_fast bench --device cpu --quick --resume --minutes 7.5 --output build/rehearsal
-	$(PY) -m benchmarks.ncu --device cpu --quick
-	$(PY) -m benchmarks.tune --rehearse
-	$(PY) -m benchmarks.sanitize --device cpu
+	$(PY) -m benchmarks.tiles.ncu --device cpu --quick
+	$(PY) -m benchmarks.tiles.tune --rehearse
+	$(PY) -m benchmarks.tiles.sanitize --device cpu
 	$(PY) -m benchmarks.rehearse --compile -m benchmarks.quarter first --patience 10 --output build/rehearsal
 	$(PY) -m benchmarks.rehearse --compile -m benchmarks.quarter second --patience 10 --output build/rehearsal
 

@@ -24,6 +24,9 @@ DEV = [
     "wheel",
 ]
 
+# For those who build this, in a checkout: how pages are written, tiles found, and GPU commands rehearsed.
+NOT_INSTALLED = [f"adapter_fast.benchmarks.{room}*" for room in ("pages", "tiles", "rehearse")]
+
 setup(
     name="adapter_fast",
     version=VERSION,
@@ -34,7 +37,7 @@ setup(
     license_files=["LICENSE"],
     # kernels/ has no __init__.py on purpose (see kernels/README.md), so find_packages does not see it.
     packages=[
-        *find_packages(include=["adapter_fast", "adapter_fast.*"]),
+        *find_packages(include=["adapter_fast", "adapter_fast.*"], exclude=NOT_INSTALLED),
         "adapter_fast.kernels",
         "adapter_fast.kernels.forms",
     ],

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -41,8 +42,8 @@ COMMANDS = {
         ".profiler.commands", "Latency of a model with adapters, layer by layer.", ("matplotlib",), "bench"
     ),
     "doctor": Command(".doctor", "Versions, device, backend, and a self-check.", (), "bench"),
-    "report": Command(
-        ".benchmarks.commands",
+    "report": Command(  # in a checkout alone
+        ".benchmarks.pages.commands",
         "Write the pages' tables and figures from the results.",
         ("matplotlib", "scipy", "sklearn"),
         "experiments",
@@ -66,12 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         """Imports a command only when it is asked for."""
 
         def list_commands(self, context: click.Context) -> list[str]:
-            return list(COMMANDS)
+            return list(_offered())
 
         def get_command(self, context: click.Context, name: str) -> click.Command | None:
-            if name not in COMMANDS:
+            command = _offered().get(name)
+            if command is None:
                 return None
-            command = COMMANDS[name]
             lacking = _missing(command.packages, command.extra)
             if lacking:
                 raise _Missing(lacking)
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
             with formatter.section("Commands"):
-                formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
+                formatter.write_dl([(name, command.help) for name, command in _offered().items()])
 
     group = Group("adapter-fast", help="Houlsby adapters for Hugging Face transformers.")
     try:
@@ -93,6 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted; tune goes on with --resume, experiment with the same command", INTERRUPTED)
     return 0
+
+
+def _offered() -> dict[str, Command]:
+    """Commands whose files are here: the pages that report writes come with a checkout alone."""
+    pages = (Path(__file__).parent / "benchmarks/pages").is_dir()
+    return {name: command for name, command in COMMANDS.items() if pages or name != "report"}
 
 
 class _Missing(Exception):

@@ -1,4 +1,4 @@
-"""The click commands bench and report."""
+"""The click command bench."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _ctrl_c(run: Run) -> Iterator[None]:
 
 
 def _finish(console: Console, run: Run, outcomes: list[Outcome], plots: bool) -> None:
-    from adapter_fast.benchmarks.tables import headline, screen
+    from adapter_fast.benchmarks.shown.tables import headline, screen
     from adapter_fast.measure.machine import slug
 
     rows = [row for outcome in outcomes for row in outcome.rows]
@@ -143,7 +143,7 @@ def _finish(console: Console, run: Run, outcomes: list[Outcome], plots: bool) ->
         folder = run.output / slug(run.origin["device"])
         pictures = []
         if plots:
-            from adapter_fast.benchmarks.plots import draw
+            from adapter_fast.benchmarks.shown.plots import draw
 
             pictures = draw({outcome.rows[0].suite: outcome.rows for outcome in outcomes if outcome.rows}, folder)
         files = [str(outcome.path) for outcome in outcomes if outcome.rows] + [str(path) for path in pictures]
@@ -174,31 +174,3 @@ def _progress(total: int) -> Iterator:
                 console.print(f"[{done}/{total}] {name}", highlight=False, markup=False, soft_wrap=True)
 
         yield report
-
-
-@click.command()
-@click.option("--check", is_flag=True, help="Only say whether pages and figures agree with the results.")
-@click.option(
-    "--keep-demo",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A demo's results.json to put among the others first.",
-)
-@click.option(
-    "--keep-experiments",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="What `adapter-fast experiment` wrote to: its results are put among the others first.",
-)
-def report(check: bool, keep_demo: Path | None, keep_experiments: Path | None) -> None:
-    """Write every table and figure of docs/benchmarks.md and docs/paper.md from benchmarks/results/."""
-    from adapter_fast.benchmarks.provenance import CHECKOUT
-    from adapter_fast.benchmarks.report import report as write
-    from adapter_fast.benchmarks.rows import ResultsError
-
-    if CHECKOUT is None:
-        raise click.UsageError("the pages and their results come with a checkout, and this is an installed package")
-    try:
-        code = write(check, keep_demo, keep_experiments)
-    except ResultsError as error:
-        raise click.ClickException(str(error)) from error
-    if code:
-        raise SystemExit(code)

@@ -33,7 +33,7 @@ from adapter_fast.common.files import write_whole
 CACHE = Path(
     "/tmp/adapter_fast-cache"
 )  # the same path where it was filled: Triton writes absolute paths into its cache
-CARRIED = Path("build/triton-cache.tar.xz")  # what python -m benchmarks.precompile --pack wrote elsewhere
+CARRIED = Path("build/triton-cache.tar.xz")  # what python -m benchmarks.tiles.precompile --pack wrote elsewhere
 LINES = 12  # of a step's output that the report keeps
 LOG_BYTES = 400_000  # of a step's output that the log keeps
 RESULT_BYTES = 1_000_000  # of a results file that the report takes in
@@ -98,7 +98,7 @@ def repeated(option: str, values: Sequence[str]) -> list[str]:
 def compiling(part: str) -> Step:
     """Every kernel of a part on all cores, or out of a carried cache; what does not fit is compiled where it is met."""
     carried = ["--unpack", str(CARRIED)] if CARRIED.is_file() else []
-    return Step("compile", 25, 50, python("benchmarks.precompile", part, *carried))
+    return Step("compile", 25, 50, python("benchmarks.tiles.precompile", part, *carried))
 
 
 def first(output: Path) -> list[Step]:
@@ -111,14 +111,21 @@ def first(output: Path) -> list[Step]:
         compiling("first"),
         # 50 s where it compiled its 32 kernels itself.
         Step("smoke", 20, 40, python("benchmarks.smoke")),
-        Step("smoke, memcheck", 0, 90, python("benchmarks.sanitize", "--tool", "memcheck"), {}, only_if_failed="smoke"),
+        Step(
+            "smoke, memcheck",
+            0,
+            90,
+            python("benchmarks.tiles.sanitize", "--tool", "memcheck"),
+            {},
+            only_if_failed="smoke",
+        ),
         Step("smoke, blocking", 0, 60, python("benchmarks.smoke"), blocking, only_if_failed="smoke", ends=True),
         # 49 s with the compiler at work in each, and torch.compile 70 s in one process.
         Step("tests", 40, 90, gpu_tests(*TESTS)),
         Step("torch.compile, warmed", 40, 75, [*warm, *repeated("--case", KEY[::2])], beside=True),
         Step("torch.compile, warmed too", 40, 75, [*warm, *repeated("--case", KEY[1::2])], beside=True),
         Step("form sliced", 35, 45, gpu_tests("tests/test_gpu_forms.py", "-k", "sliced")),
-        Step("launches", 17, 30, python("benchmarks.launches", "--peers")),
+        Step("launches", 17, 30, python("benchmarks.tiles.launches", "--peers")),
         Step("op", 85, 100, bench(output, "op", "--no-autotune", "--rounds", "5", *repeated("--case", KEY))),
         # Batch 1 with six contenders and ten rounds: 50 s or less.
         *[
@@ -137,7 +144,7 @@ def second(output: Path) -> list[Step]:
     """What failed again, then tiles, forms and counters: 400 s."""
     results = str(output / "results")
     shapes = repeated("--case", ("16384,1024,64", "65536,1024,64"))
-    sweep = python("benchmarks.launches", "--sweep", *shapes)
+    sweep = python("benchmarks.tiles.launches", "--sweep", *shapes)
     bert = repeated("--provider", ("fused", "reference", "bare"))
     return [
         compiling("second"),
@@ -148,13 +155,13 @@ def second(output: Path) -> list[Step]:
             "form sliced, timed",
             12,
             25,
-            python("benchmarks.launches", *shapes, "--case", "128,1024,64"),
+            python("benchmarks.tiles.launches", *shapes, "--case", "128,1024,64"),
             {"ADAPTER_FAST_KERNELS": "sliced"},
         ),
         Step("tiles", 45, 60, sweep),
         Step("op, max-autotune", 60, 80, bench(output, "op", "--rounds", "5", "--case", KEY[1])),
-        Step("ncu", 40, 50, python("benchmarks.ncu", "--output", results, "--timeout", "20")),
-        Step("memcheck", 40, 50, python("benchmarks.sanitize", "--tool", "memcheck", "--timeout", "40")),
+        Step("ncu", 40, 50, python("benchmarks.tiles.ncu", "--output", results, "--timeout", "20")),
+        Step("memcheck", 40, 50, python("benchmarks.tiles.sanitize", "--tool", "memcheck", "--timeout", "40")),
         Step("BERT-base step", 40, 60, bench(output, "model", "--rounds", "3", "--case", BERT, *bert)),
     ]
 
@@ -339,7 +346,7 @@ def _end(process: subprocess.Popen) -> None:
 def keep(file: Path, results: Path) -> list[Path]:
     """The results in a part's JSON into files of their own below `results`, rows in place of those they are of.
 
-    Those of benchmarks/launches.py go to <device>/launches.json, and to sweep.json where tiles were tried.
+    Those of benchmarks/tiles/launches.py go to <device>/launches.json, and to sweep.json where tiles were tried.
     """
     from adapter_fast.benchmarks.rows import Row, merge, read_rows, write_rows
     from adapter_fast.benchmarks.suites import SUITES

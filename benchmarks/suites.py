@@ -9,8 +9,8 @@ from adapter_fast.benchmarks.cases import dtype_name, memory_cases, name_of, op_
 from adapter_fast.benchmarks.compare import BARE, BARE_OF
 from adapter_fast.benchmarks.contender import Factory
 from adapter_fast.benchmarks.models import ModelCase, latency_cases, model_cases, model_floor_us
-from adapter_fast.benchmarks.op_contender import TRAINING
-from adapter_fast.benchmarks.op_peers import op_contenders
+from adapter_fast.benchmarks.peers.op import TRAINING
+from adapter_fast.benchmarks.peers.op_peers import op_contenders
 from adapter_fast.measure.roofline import PHASES, Ceilings, Phase, floor_us
 from adapter_fast.testing import Case
 

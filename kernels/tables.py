@@ -216,6 +216,6 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("dx", 256): (),
     },
 }
-# Family, kind and padded bottleneck whose fused tiles compile, and are taken away since benchmarks/traffic.py has the
+# Family, kind and padded bottleneck whose fused tiles compile, and are taken away since tiles/traffic.py has the
 # split form move less.
 BY_MODEL = frozenset({("sm_90", "16", 256)})

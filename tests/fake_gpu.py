@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from adapter_fast.benchmarks.precompile import Driver, Gpu
+from adapter_fast.benchmarks.tiles.precompile import Driver, Gpu
 
 LAUNCHES: list[tuple[str, int, tuple[Any, ...]]] = []
 

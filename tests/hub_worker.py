@@ -25,7 +25,7 @@ def folder() -> Path:
     """Where the library is; the test is skipped where it is not."""
     import pytest
 
-    from adapter_fast.benchmarks import adapterhub
+    from adapter_fast.benchmarks.peers import adapterhub
 
     if not (adapterhub.folder() / "adapters").is_dir():
         pytest.skip(f"AdapterHub is not installed: make peers, or set {adapterhub.VARIABLE}")

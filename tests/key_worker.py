@@ -1,7 +1,7 @@
 """What Triton's own binder makes of the arguments of every launch, no kernel compiled. Run with TRITON_INTERPRET unset.
 
     python key_worker.py calls     random calls of fused_adapter: each kept launch, against all calls that share it
-    python key_worker.py aot       the calls that benchmarks/aot/cases.py stands for, against its cases
+    python key_worker.py aot       the calls that benchmarks/tiles/aot/cases.py stands for, against its cases
 
 Prints JSON.
 """
@@ -20,7 +20,7 @@ import torch
 from fake_gpu import fake_gpu
 
 from adapter_fast import fused_adapter
-from adapter_fast.benchmarks.aot import cases as aot_cases
+from adapter_fast.benchmarks.tiles.aot import cases as aot_cases
 from adapter_fast.checks import ACTIVATIONS, MEMORY_MODES
 from adapter_fast.kernels import launch as plan
 from adapter_fast.kernels import offers, tiles

@@ -19,9 +19,9 @@ import triton
 from fake_gpu import example, fake_gpu
 
 from adapter_fast import fused_adapter
-from adapter_fast.benchmarks import precompile
-from adapter_fast.benchmarks.aot import cases as aot_cases
-from adapter_fast.benchmarks.precompile import Call, Gpu, as_if_on, campaign, distinct, everything, launches
+from adapter_fast.benchmarks.tiles import precompile
+from adapter_fast.benchmarks.tiles.aot import cases as aot_cases
+from adapter_fast.benchmarks.tiles.precompile import Call, Gpu, as_if_on, campaign, distinct, everything, launches
 from adapter_fast.kernels.launch import Launch
 from adapter_fast.kernels.shapes import LaunchConfig
 from adapter_fast.kernels.tiles import forced

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from adapter_fast.benchmarks.aot import resources
-from adapter_fast.benchmarks.aot.gate import Reading, faults
-from adapter_fast.benchmarks.aot.report import offenders, table, write_json
-from adapter_fast.benchmarks.aot.targets import ARCHS
+from adapter_fast.benchmarks.tiles.aot import resources
+from adapter_fast.benchmarks.tiles.aot.gate import Reading, faults
+from adapter_fast.benchmarks.tiles.aot.report import offenders, table, write_json
+from adapter_fast.benchmarks.tiles.aot.targets import ARCHS
 
 ROOT = Path(__file__).parents[1]
 
@@ -153,7 +153,7 @@ def test_table_and_files(tmp_path):
 
 def run_aot(*arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "benchmarks.aot", *arguments]
+    command = [sys.executable, "-m", "benchmarks.tiles.aot", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -196,9 +196,9 @@ def test_wrong_calls_are_told_in_a_line():
 
 STAGED = """
 from dataclasses import replace
-from adapter_fast.benchmarks.aot.compiler import compile_case
-from adapter_fast.benchmarks.aot.targets import ARCHS
-from adapter_fast.benchmarks.aot.cases import cases
+from adapter_fast.benchmarks.tiles.aot.compiler import compile_case
+from adapter_fast.benchmarks.tiles.aot.targets import ARCHS
+from adapter_fast.benchmarks.tiles.aot.cases import cases
 plain = "forward fused bf16/bf16 ieee aligned 64x64x16 w4 s3"
 wanted = (plain, plain + " m ragged")
 found = [case for case in cases("sm_90") if case.name in wanted]

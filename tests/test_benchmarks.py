@@ -15,15 +15,16 @@ import torch
 from click.testing import CliRunner
 
 from adapter_fast import reference_adapter
-from adapter_fast.benchmarks import commands, ncu, runner
+from adapter_fast.benchmarks import commands, runner
 from adapter_fast.benchmarks.cases import memory_cases, name_of, op_cases
 from adapter_fast.benchmarks.contender import Unavailable
-from adapter_fast.benchmarks.op_contender import TRAINING, LocalOp, input_sets
-from adapter_fast.benchmarks.op_peers import op_contenders
+from adapter_fast.benchmarks.peers.op import TRAINING, LocalOp, input_sets
+from adapter_fast.benchmarks.peers.op_peers import op_contenders
 from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.rows import NAMES, ResultsError, Row, merge, path_of, read_rows, write_rows
 from adapter_fast.benchmarks.runner import Run, WrongResult
 from adapter_fast.benchmarks.suites import SUITES, Bench, benches, campaign
+from adapter_fast.benchmarks.tiles import ncu
 from adapter_fast.common.files import write_whole
 from adapter_fast.measure.roofline import Ceilings
 from adapter_fast.testing import Case

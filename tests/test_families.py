@@ -251,9 +251,9 @@ def test_generation_with_the_cache_equals_that_without(family, placement):
 
 
 def test_the_page_of_families_is_up_to_date():
-    from benchmarks.figures import families
+    from benchmarks.pages import families
 
-    assert families.PAGE.read_text("utf-8") == families.page(), "python -m benchmarks.figures.families"
+    assert families.PAGE.read_text("utf-8") == families.page(), "python -m benchmarks.pages.families"
 
 
 @every_placement

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from adapter_fast import fused_adapter
-from adapter_fast.benchmarks.precompile import gpu_here, tile_choices
 from adapter_fast.benchmarks.smoke import host_us
+from adapter_fast.benchmarks.tiles.precompile import gpu_here, tile_choices
 from adapter_fast.checks import MEMORY_MODES
 from adapter_fast.kernels.offers import VARIABLE
 from adapter_fast.kernels.tiles import forced

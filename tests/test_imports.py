@@ -195,6 +195,15 @@ def test_testing_is_for_measuring_only():
             assert room(module) in {"benchmarks", "doctor"}, module
 
 
+NOT_INSTALLED = tuple(f"adapter_fast.benchmarks.{room}" for room in ("pages", "tiles", "rehearse"))
+
+
+def test_what_is_installed_imports_nothing_that_is_not():
+    for module, path in OURS.items():
+        if not module.startswith(NOT_INSTALLED):
+            assert not [name for name, _ in imports(module, path) if name.startswith(NOT_INSTALLED)], module
+
+
 def test_public_names_are_pinned():
     assert sorted(adapter_fast.__all__) == PUBLIC
     assert all(getattr(adapter_fast, name) is not None for name in PUBLIC)

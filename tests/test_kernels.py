@@ -167,7 +167,7 @@ PHASES = ("forward", "dx", "expand", "weight_grad")
 
 
 def distinct_tiles():
-    from adapter_fast.benchmarks.aot.cases import ARCHITECTURES, BOTTLENECKS, DTYPES
+    from adapter_fast.benchmarks.tiles.aot.cases import ARCHITECTURES, BOTTLENECKS, DTYPES
     from adapter_fast.kernels.tiles import Problem, select_tiles
 
     found = {}

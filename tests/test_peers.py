@@ -12,10 +12,10 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adapter_fast import functional
-from adapter_fast.benchmarks import adapterhub, budgets, models
+from adapter_fast.benchmarks import budgets, models
 from adapter_fast.benchmarks.contender import Unavailable
 from adapter_fast.benchmarks.models import ModelCase, latency_cases, make_tokens, model_cases, model_floor_us
-from adapter_fast.benchmarks.peers import model_contenders
+from adapter_fast.benchmarks.peers import adapterhub, model_contenders
 from adapter_fast.benchmarks.peers.build import base_model, houlsby_model
 from adapter_fast.benchmarks.peers.lin import lin_bottleneck, lin_model
 from adapter_fast.benchmarks.peers.lora import lora_model, lora_rank

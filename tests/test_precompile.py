@@ -15,7 +15,7 @@ pytest.importorskip("triton")
 import test_gpu
 import test_gpu_forms
 
-from adapter_fast.benchmarks import precompile
+from adapter_fast.benchmarks.tiles import precompile
 
 WORKER = Path(__file__).with_name("precompile_worker.py")
 KERNELS = ["bottleneck_dx_kernel", *["bottleneck_forward_kernel"] * 2, "reduce_kernel", "weight_grad_kernel"]

@@ -127,9 +127,12 @@ def test_what_launches_nothing_fails(rehearse):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["benchmarks.sanitize", "benchmarks.ncu"])
+@pytest.mark.parametrize("module", ["benchmarks.tiles.sanitize", "benchmarks.tiles.ncu"])
 def test_commands_that_need_tools_of_nvidia(module, rehearse, tmp_path):
-    options = {"benchmarks.sanitize": ["--tool", "memcheck"], "benchmarks.ncu": ["--quick", "--output", str(tmp_path)]}
+    options = {
+        "benchmarks.tiles.sanitize": ["--tool", "memcheck"],
+        "benchmarks.tiles.ncu": ["--quick", "--output", str(tmp_path)],
+    }
     text = rehearse("-m", module, *options[module])
     assert "clean, " in text or "rehearsed-h100" in text
 

@@ -7,8 +7,8 @@ import stat
 import pytest
 import torch
 
-from adapter_fast.benchmarks import sanitize
-from adapter_fast.benchmarks.sanitize import Variant, command, main, run, summary, variants
+from adapter_fast.benchmarks.tiles import sanitize
+from adapter_fast.benchmarks.tiles.sanitize import Variant, command, main, run, summary, variants
 from adapter_fast.kernels.offers import OPTIONAL_FORMS
 from adapter_fast.kernels.shapes import LaunchConfig
 from adapter_fast.testing import Case
@@ -125,4 +125,4 @@ def test_the_command_gives_each_allocation_to_the_tool(monkeypatch):
     assert environment["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1" and "TRITON_INTERPRET" not in environment
     words = command("compute-sanitizer", "racecheck")
     assert words[:3] == ["compute-sanitizer", "--tool", "racecheck"]
-    assert words[-4:] == ["-m", "adapter_fast.benchmarks.sanitize", "--launch", "cuda"]
+    assert words[-4:] == ["-m", "adapter_fast.benchmarks.tiles.sanitize", "--launch", "cuda"]

@@ -9,11 +9,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from adapter_fast.benchmarks import traffic
-from adapter_fast.benchmarks.figures import traffic as pictures
 from adapter_fast.benchmarks.provenance import RESULTS
 from adapter_fast.benchmarks.rows import read_rows
-from adapter_fast.benchmarks.traffic import Machine, chain, estimated_programs, floor, launch_traffic, predicted_us
+from adapter_fast.benchmarks.tiles import kernels_page as pictures
+from adapter_fast.benchmarks.tiles import traffic
+from adapter_fast.benchmarks.tiles.traffic import (
+    Machine,
+    chain,
+    estimated_programs,
+    floor,
+    launch_traffic,
+    predicted_us,
+)
 from adapter_fast.kernels.tiles import LaunchConfig, Problem
 from adapter_fast.measure.roofline import Shape, minimal_bytes
 
@@ -263,7 +270,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_documents_pictures_and_tables_are_of_this_model():
     stale = [path.name for path in pictures.update(ROOT / "docs", write=False)]
-    assert stale == [], "run python -m benchmarks.figures.traffic"
+    assert stale == [], "run python -m benchmarks.tiles.kernels_page"
 
 
 def test_a_changed_number_makes_pictures_and_tables_stale(tmp_path, monkeypatch):

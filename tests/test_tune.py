@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from adapter_fast.benchmarks.tune import __main__ as command
-from adapter_fast.benchmarks.tune import examine, table
-from adapter_fast.benchmarks.tune.campaign import Target, op_phase, rehearsal, targets
-from adapter_fast.benchmarks.tune.candidates import MOST, all_tiles, candidates
-from adapter_fast.benchmarks.tune.choosing import choose, geometric_mean, shortlist, wins
-from adapter_fast.benchmarks.tune.examine import Examiners, Task, Verdict
-from adapter_fast.benchmarks.tune.forced import ForcedOp
-from adapter_fast.benchmarks.tune.session import Session, checked_tokens, usable
+from adapter_fast.benchmarks.tiles.tune import __main__ as command
+from adapter_fast.benchmarks.tiles.tune import examine, table
+from adapter_fast.benchmarks.tiles.tune.campaign import Target, op_phase, rehearsal, targets
+from adapter_fast.benchmarks.tiles.tune.candidates import MOST, all_tiles, candidates
+from adapter_fast.benchmarks.tiles.tune.choosing import choose, geometric_mean, shortlist, wins
+from adapter_fast.benchmarks.tiles.tune.examine import Examiners, Task, Verdict
+from adapter_fast.benchmarks.tiles.tune.forced import ForcedOp
+from adapter_fast.benchmarks.tiles.tune.session import Session, checked_tokens, usable
 from adapter_fast.kernels import tuned
 from adapter_fast.kernels.shapes import TOKENS, LaunchConfig, Problem
 from adapter_fast.kernels.tiles import select_tiles
@@ -322,7 +322,7 @@ def test_kernels_that_spill_or_are_of_another_form_are_refused():
 def test_examine_tells_a_wrong_result_from_a_right_one(monkeypatch):
     task = Task(Case(37, 24, 8), "backward", "speed", (("forward", replace(A, BLOCK_M=16)),), "fused")
     assert examine.examine(task) == Verdict()
-    from adapter_fast.benchmarks.tune import forced as module
+    from adapter_fast.benchmarks.tiles.tune import forced as module
 
     def off(op, case, inputs, dy):
         return {name: value * 1.01 for name, value in evaluate(op, case, inputs, dy).items()}

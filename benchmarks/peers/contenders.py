@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from adapter_fast.benchmarks.adapterhub import adapterhub_model
 from adapter_fast.benchmarks.budgets import houlsby_parameters, lin_parameters, lora_parameters
 from adapter_fast.benchmarks.contender import Contender, Factory
 from adapter_fast.benchmarks.models import ModelCase
+from adapter_fast.benchmarks.peers.adapterhub import adapterhub_model
 from adapter_fast.benchmarks.peers.build import Implementation, base_model, houlsby_model
 from adapter_fast.benchmarks.peers.lin import lin_bottleneck, lin_model
 from adapter_fast.benchmarks.peers.lora import TARGETS, lora_model, lora_rank

@@ -1,0 +1,87 @@
+"""A figure: title, origin, legend and footnote around a grid of panels; and the colour of each provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from adapter_fast.benchmarks.compare import dtypes, model_size
+from adapter_fast.benchmarks.rows import Row
+from adapter_fast.benchmarks.shown.wording import absences, label, machine, versions
+from adapter_fast.common.sheet import sheet as general_sheet
+
+# Okabe and Ito's palette, which the colour-blind can tell apart; greys for what is no peer; one wine red of Tol's.
+COLOURS = {
+    "fused": "#D55E00",
+    "fused-balanced": "#B04A00",
+    "fused-lean": "#7A3300",
+    "fused-compile": "#E69F00",
+    "reference": "#6E6E6E",
+    "two-kernel": "#56B4E9",
+    "compile": "#0072B2",
+    "adapterhub": "#009E73",
+    "adapter-l": "#882255",
+    "peft-lora": "#CC79A7",
+    "peft-lora-merged": "#F0E442",
+    "full": "#000000",
+    "bare": "#B4B4B4",
+    "bare-compile": "#8A8A8A",
+    "adapterhub-bare": "#C8C8C8",
+}
+OTHER = "#666633"
+TOKENS = "tokens T (k = 1024)"
+
+
+def colour(provider: str) -> str:
+    """The same for a provider in every plot."""
+    return COLOURS.get(provider, OTHER)
+
+
+def sheet(
+    panels: tuple[int, int],
+    size: tuple[float, float],
+    title: str,
+    mode: str,
+    rows: Sequence[Row],
+    legend: Sequence[Any],
+    remark: str,
+    **grid: Any,
+) -> tuple[Any, Any]:
+    """A figure and its panels, an array [rows, columns] of axes.
+
+    Args:
+        panels: how many, down and across. size: of the panels together, across and down, in inches.
+        title: what is shown. mode: how it was run, or "".
+        rows: all that were measured for it, to name machine, versions and who did not run.
+        legend: matplotlib artists with labels. remark: how to read it. grid: further arguments of Figure.subplots.
+    """
+    origin = machine(rows) + (f"; {mode}" if mode else "")
+    return general_sheet(panels, size, title, origin, legend, (remark, *absences(rows), versions(rows)), **grid)
+
+
+def swatches(names: Iterable[str]) -> list[Any]:
+    """A legend's entry for each provider."""
+    from matplotlib.patches import Patch
+
+    return [Patch(color=colour(name), label=label(name)) for name in names]
+
+
+def families_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of one hidden size, dtype and model, by the name of what they share; the smallest d first."""
+    several = len(dtypes(rows)) > 1
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row.dtype, row.hidden)):
+        size = model_size(row.case)
+        parts = [size.model if size else "", f"d = {row.hidden}", row.dtype if several else ""]
+        found.setdefault(", ".join(filter(None, parts)), []).append(row)
+    return found
+
+
+def short(tokens: int) -> str:
+    """128, 2k, 64k."""
+    return f"{tokens // 1024}k" if tokens % 1024 == 0 else str(tokens)
+
+
+def seen(values: Any) -> list[Any]:
+    """Each once, in the order of first sight."""
+    return list(dict.fromkeys(values))

@@ -1,0 +1,97 @@
+"""The rows of kernels/tuned/<arch>.json: made, merged with what is there, checked by their reader, written whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from adapter_fast.common.files import write_whole
+from adapter_fast.kernels import tuned
+from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem, kind, padded
+from adapter_fast.measure.clock import Spread
+
+Row = Mapping[str, Any]
+# What must be the same for a row to count as measured already.
+SAME = ("device", "torch", "triton", "commit")
+
+
+def read(path: Path) -> list[Row]:
+    """The rows that are there, none where there is no file.
+
+    Raises:
+        ValueError: rows that select_tiles would refuse; the message names the file and the row.
+    """
+    if not path.is_file():
+        return []
+    rows = json.loads(path.read_text("utf-8"))
+    tuned.parse(rows, str(path))
+    return rows
+
+
+def group(row: Row) -> tuple[object, ...]:
+    """Rows of one shape and phase, which are measured together: they differ in tokens alone."""
+    return row["kind"], row["phase"], row["D"], padded(row["M"])
+
+
+def group_of(phase: Phase, problem: Problem) -> tuple[object, ...]:
+    """The group that a shape's rows of this phase belong to."""
+    return kind(problem), phase, problem.D, padded(problem.M)
+
+
+def made(
+    phase: Phase,
+    problem: Problem,
+    config: LaunchConfig,
+    times: Spread,
+    static: tuple[LaunchConfig, Spread],
+    floor_us: float,
+    copy_gbps: float,
+    tried: int,
+    origin: Row,
+) -> Row:
+    """One row. Times and floor are of the whole forward or backward in which the launch runs, from the profiler
+    (benchmarks/tiles/launches.py) of the launch itself.
+
+    static: the rules' own choice and its times in the same round. tried: candidates that were timed.
+    """
+    key = {"kind": kind(problem), "phase": phase, "D": problem.D, "M": problem.M, "tokens": problem.tokens}
+    microseconds = {"us_p20": times.p20, "us_p50": times.p50, "us_p80": times.p80, "floor_us": floor_us}
+    against = {"ruled": asdict(static[0]), "us_ruled": round(static[1].p50, 2), "tried": tried}
+    rounded = {name: round(value, 2) for name, value in microseconds.items()}
+    return {**key, **asdict(config), **rounded, "copy_gbps": round(copy_gbps, 1), **against, **origin}
+
+
+def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """Old rows, less whole groups that were measured again, and the new ones, sorted.
+
+    A group goes as a whole: a row left behind might sum in another order than its new neighbours.
+    """
+    again = {group(row) for row in new}
+    rows = [*(row for row in old if group(row) not in again), *new]
+    return sorted(rows, key=lambda row: (*map(str, group(row)[:2]), row["D"], row["M"], row["tokens"]))
+
+
+def measured(rows: Sequence[Row], wanted: tuple[object, ...], tokens: Sequence[int], origin: Row) -> list[Row]:
+    """The rows of a group, if all its tokens were measured on this device, by these versions and this commit."""
+    found = [row for row in rows if group(row) == wanted and all(row[key] == origin[key] for key in SAME)]
+    return found if {row["tokens"] for row in found} >= set(tokens) else []
+
+
+def config_of(row: Row) -> LaunchConfig:
+    """The tiles of a row."""
+    names = (*tuned.TILES, *tuned.OPTIONS)
+    return LaunchConfig(**{name: row[name] for name in names if name in row})
+
+
+def write(path: Path, rows: Sequence[Row]) -> Path:
+    """All rows, a row a line, if select_tiles can read them.
+
+    Raises:
+        ValueError: as in read.
+    """
+    tuned.parse(list(rows), str(path))
+    text = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    return write_whole(path, f"[\n{text}\n]\n")
