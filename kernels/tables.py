@@ -151,6 +151,8 @@ DEPARTURES: dict[tuple[str, str], Table] = {
         ("forward", 16): (64, 32, 4, 3),
         ("forward", 32): (64, 64, 4, 2),
         ("dx_x", 256): (),
+        "down dx": (64, 64, 128, 8, 3),
+        "down dx_z": (64, 64, 64, 8, 3),
         "down dx_x": (64, 64, 128, 8, 3),
     },
     ("sm_120", "16"): {
