@@ -111,6 +111,8 @@ def converted(direction: str, problem: Problem) -> Problem:
         return problem
     other = replace(problem, w_bytes=problem.x_bytes)
     phases: tuple[Phase, ...] = ("forward",) if direction == "forward" else ("dx", "dx_z", "dx_x")
+    if any(select_tiles(p, problem).form == "split" for p in phases):
+        phases += ("expand",)
     same = all(select_tiles(p, problem).order == select_tiles(p, other).order for p in phases)
     return other if same else problem
 

@@ -13,7 +13,7 @@ import torch
 from adapter_fast.kernels import tuned
 from adapter_fast.kernels.offers import OPTIONAL_FORMS, VARIABLE, requested_forms
 from adapter_fast.kernels.shapes import TOKENS, LaunchConfig, Problem, bucket, family, padded
-from adapter_fast.kernels.tiles import forced, forced_choices, ruled, select_tiles, split_count
+from adapter_fast.kernels.tiles import converted, forced, forced_choices, ruled, select_tiles, split_count
 from adapter_fast.ops import launch
 
 KERNELS = Path(__file__).resolve().parents[1] / "kernels"
@@ -127,6 +127,22 @@ def test_buckets():
         65536,
         65536,
     ]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("aligned", [True, False])
+def test_converted_weights_are_summed_in_the_order_of_few_tokens(arch, aligned):
+    """The second launch of the split form too."""
+    for m, direction in product((12, 64, 100, 128, 256, 509), ("forward", "backward")):
+        phases = ("forward",) if direction == "forward" else ("dx", "dx_z", "dx_x")
+        orders = set()
+        for tokens in TOKENS:
+            problem = Problem(768, m, 2, 4, "ieee", arch, aligned=aligned, tokens=tokens)
+            chosen = [select_tiles(phase, converted(direction, problem)) for phase in phases]
+            if any(config.form == "split" for config in chosen):
+                chosen.append(select_tiles("expand", converted(direction, problem)))
+            orders.add(tuple(config.order for config in chosen))
+        assert len(orders) == 1, (m, direction)
 
 
 def test_forced_tiles_are_taken_and_given_back():
