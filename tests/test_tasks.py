@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import zipfile
@@ -368,6 +369,40 @@ def test_a_run_counts_what_trains(finished: tuple[Path, tuning.Outcome]) -> None
     head = labels * d + labels
     assert finished[1].results["trained"] == adapters + norms + head
     assert finished[1].results["backends"][0].startswith("torch: ")
+
+
+class SavesItself:
+    """A model or a processor that saves one file."""
+
+    def save_pretrained(self, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
+        (directory / "weights").write_text("new")
+
+
+def test_a_model_that_cannot_be_put_in_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / tuning.MODEL
+    old.mkdir()
+    (old / "weights").write_text("old")
+    rename = os.rename
+
+    def fails(source: Path, target: Path) -> None:
+        if Path(source).name == f".{tuning.MODEL}.new":
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    loaded = models.Loaded(SavesItself(), SavesItself(), None, [])  # type: ignore[arg-type]
+    settings = Settings(model="minilm", task="reuters-r8", method="full")
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "rename", fails)
+        broken.setattr(os, "replace", fails)
+        with pytest.raises(OSError, match="No space left"):
+            tuning._finish(tmp_path, loaded, settings, {})
+    assert (old / "weights").read_text() == "old"
+    tuning._finish(tmp_path, loaded, settings, {})
+    assert (old / "weights").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [tuning.MODEL, tuning.RESULTS_FILE]
 
 
 def test_a_finished_directory_holds_results_and_adapter_only(finished: tuple[Path, tuning.Outcome]) -> None:

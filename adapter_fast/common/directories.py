@@ -77,17 +77,16 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def put_in_place(new: Path, directory: Path) -> None:
-    """Put new in directory's place; where that fails the old one is back."""
+    """Put the directory `new` in `directory`'s place; where that fails the old one is back."""
     previous = _previous(directory)
-    if not directory.exists():
+    if directory.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        os.rename(directory, previous)
+        try:
+            os.rename(new, directory)
+        except BaseException:
+            os.rename(previous, directory)
+            raise
+    else:
         os.rename(new, directory)
-        return
-    if previous.exists():
-        shutil.rmtree(previous)
-    os.rename(directory, previous)
-    try:
-        os.rename(new, directory)
-    except BaseException:
-        os.rename(previous, directory)
-        raise
-    shutil.rmtree(previous, ignore_errors=True)
+    shutil.rmtree(previous, ignore_errors=True)  # also one that a kill between the two renames has left
