@@ -194,6 +194,13 @@ def test_wrong_calls_are_told_in_a_line():
         assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_the_readings_of_the_docs_are_of_the_kernels_of_today():
+    [path] = (ROOT / "docs/aot").glob("*.json")
+    read = {f"sm_90 {one['name']}" for one in json.loads(path.read_text())}
+    listed = run_aot("--arch", "sm_90", "--filter", "bf16/bf16 ieee aligned", "--list")
+    assert read == set(listed.stdout.splitlines())
+
+
 STAGED = """
 from dataclasses import replace
 from adapter_fast.benchmarks.tiles.aot.compiler import compile_case
