@@ -48,7 +48,7 @@ test-all: $(READY)  ## every test, the slow ones and those that download include
 	$(PY) -m pytest $(WORKERS) -m "slow or network or not slow"
 
 test-adapterhub: $(READY) $(PEERS)  ## files and patch against AdapterHub's own library, the slow tests too
-	$(PY) -m pytest $(WORKERS) -m "slow or not slow" tests/test_adapterhub.py tests/test_adapterhub_files.py
+	$(PY) -m pytest $(WORKERS) -m "slow or not slow" tests/integrations/test_adapterhub.py tests/checkpoint/test_adapterhub_files.py
 
 nightly: peers test-all rehearse aot  ## what a night has time for: every test, the GPU campaign, every kernel compiled
 
@@ -97,7 +97,7 @@ report: $(READY)  ## the tables and figures of docs/benchmarks.md and docs/paper
 	$(PY) -m adapter_fast report
 
 gpu-check: $(READY)  ## the GPU part of the tests
-	$(PY) -m pytest $(WORKERS) -m gpu tests/test_gpu.py tests/test_gpu_forms.py tests/test_compile_models.py tests/test_distributed.py tests/test_benchmarks.py
+	$(PY) -m pytest $(WORKERS) -m gpu tests/kernels/test_gpu.py tests/kernels/test_gpu_forms.py tests/adapter/test_compile_models.py tests/adapter/test_distributed.py tests/benchmarks/test_benchmarks.py
 
 gpu-bench: $(READY) $(PEERS)  ## every suite on the GPU in pieces of 8 minutes: repeat until no case is left
 	$(PY) -m adapter_fast bench --device cuda --suite $(SUITE) --resume --minutes 7.5 --output $(RESULTS)

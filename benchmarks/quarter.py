@@ -87,7 +87,8 @@ KEY.insert(3, "T16384-d768-m64-bfloat16-w32")
 # The LoRA paper's Table 1, where fine-tuning and merged LoRA are the bare model: nothing is compiled.
 TABLE_1 = ("fused", "reference", "adapter-l", "bare")
 TABLE_1_CASES = {"1": "b1-s128-m112", "16": "b16-s256-m112", "32": "b32-s512-m5"}
-TESTS = ("-n", "10", "tests/test_gpu.py", "-k", "not compile_fullgraph")
+FORMS = "tests/kernels/test_gpu_forms.py"
+TESTS = ("-n", "10", "tests/kernels/test_gpu.py", "-k", "not compile_fullgraph")
 
 
 def repeated(option: str, values: Sequence[str]) -> list[str]:
@@ -124,7 +125,7 @@ def first(output: Path) -> list[Step]:
         Step("tests", 40, 90, gpu_tests(*TESTS)),
         Step("torch.compile, warmed", 40, 75, [*warm, *repeated("--case", KEY[::2])], beside=True),
         Step("torch.compile, warmed too", 40, 75, [*warm, *repeated("--case", KEY[1::2])], beside=True),
-        Step("form sliced", 35, 45, gpu_tests("tests/test_gpu_forms.py", "-k", "sliced")),
+        Step("form sliced", 35, 45, gpu_tests(FORMS, "-k", "sliced")),
         Step("launches", 17, 30, python("benchmarks.tiles.launches", "--peers")),
         Step("op", 85, 100, bench(output, "op", "--no-autotune", "--rounds", "5", *repeated("--case", KEY))),
         # Batch 1 with six contenders and ten rounds: 50 s or less.
@@ -149,8 +150,8 @@ def second(output: Path) -> list[Step]:
     return [
         compiling("second"),
         Step("tests", 40, 60, gpu_tests(*TESTS)),
-        Step("tile choices", 50, 60, gpu_tests("-n", "10", "tests/test_gpu_forms.py", "-k", "choice or number_of")),
-        Step("host", 12, 20, gpu_tests("tests/test_gpu_forms.py", "-k", "the_host")),
+        Step("tile choices", 50, 60, gpu_tests("-n", "10", FORMS, "-k", "choice or number_of")),
+        Step("host", 12, 20, gpu_tests(FORMS, "-k", "the_host")),
         Step(
             "form sliced, timed",
             12,

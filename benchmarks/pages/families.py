@@ -22,10 +22,11 @@ HEAD = """# Model families
 Written by `python -m benchmarks.pages.families` from adapter_fast/placement/families.py and the lists of tests/; a
 test fails where it is not up to date. The names are those of transformers 5.17 to 5.23.
 
-Each family is tested with each placement on a tiny model built from a configuration (tests/test_families.py): identity
-at the start, sites counted and run once a pass, what the adapter reads and where its output goes, gradients equal to
-the plain PyTorch adapter's, only adapters train, the backward pass ends at the lowest adapter, copies run their own
-adapters, save and load bit for bit, removal bit for bit. The last columns name what is tested for some families.
+Each family is tested with each placement on a tiny model built from a configuration
+(tests/placement/test_families.py): identity at the start, sites counted and run once a pass, what the adapter reads
+and where its output goes, gradients equal to the plain PyTorch adapter's, only adapters train, the backward pass ends
+at the lowest adapter, copies run their own adapters, save and load bit for bit, removal bit for bit. The last columns
+name what is tested for some families.
 
 For a model that is not here: `AdapterConfig(target_modules=r"model\\.layers\\.\\d+\\.mlp\\.down_proj")`, a regular
 expression that whole module names must match. Without a match the error lists the model's linear layers.
@@ -52,11 +53,11 @@ COLUMNS = (
 
 def _listed() -> tuple[set[str], set[str], set[str]]:
     """What the tests run through: the families that generate, whose files AdapterHub exchanges, that are compiled."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests/helpers"))
     try:
         tiny_models = import_module("tiny_models")
     finally:
-        sys.path.remove(str(ROOT / "tests"))
+        sys.path.remove(str(ROOT / "tests/helpers"))
     return set(tiny_models.GENERATING), set(HUB_FAMILIES), set(tiny_models.COMPILED)
 
 

@@ -1,6 +1,6 @@
 """Command line of the rehearsal.
 
-python -m benchmarks.rehearse -m pytest -m gpu tests/test_gpu.py            Triton's frontend and the launchers alone
+python -m benchmarks.rehearse -m pytest -m gpu tests/kernels/test_gpu.py    Triton's frontend and the launchers alone
 python -m benchmarks.rehearse --compile -m benchmarks.quarter first         binaries for sm_90 too, as on the GPU
 
 The arguments are Python's, and its processes see one GPU: their tensors lie in the host's memory, Triton compiles for

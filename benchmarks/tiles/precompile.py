@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 RESIDUALS: tuple[Literal["x", "tensor", "none"], ...] = ("x", "tensor", "none")
 PHASES: tuple[Phase, ...] = ("forward", "dx", "dx_z", "dx_x", "expand", "weight_grad")
-# Of tests/test_gpu.py, whose shapes are not at hand here: (T, d) and m of the error budgets.
+# Of tests/kernels/test_gpu.py, whose shapes are not at hand here: (T, d) and m of the error budgets.
 TESTED = ((1, 768), (127, 1000), (2048, 768), (1000, 4096)), (8, 16, 33, 64, 100, 256, 300, 512)
 TESTED_32 = ((1, 768), (127, 1000), (2048, 768), (300, 4096)), (8, 64, 100, 256, 300)
 
@@ -106,7 +106,7 @@ def campaign(gpu: Gpu, part: str = "second") -> Iterator[Call]:
 
 
 def tested() -> Iterator[Case]:
-    """The 16-bit cases of tests/test_gpu.py."""
+    """The 16-bit cases of tests/kernels/test_gpu.py."""
     for (T, d), m, dtype, kind in product(*TESTED, (BF16, FP16), (None, FP32)):
         yield Case(T, d, m, dtype, kind)
     for activation, residual, bias in product(ACTIVATIONS, RESIDUALS, (True, False)):

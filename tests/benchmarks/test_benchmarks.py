@@ -29,7 +29,7 @@ from adapter_fast.common.files import write_whole
 from adapter_fast.measure.roofline import Ceilings
 from adapter_fast.testing import Case
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 AGREED = [
     *("suite", "case", "provider", "phase", "mode", "dtype", "tokens", "hidden", "bottleneck"),
     *("us_p20", "us_p50", "us_p80", "peak_bytes", "floor_us", "copy_gbps"),

@@ -40,7 +40,7 @@ from adapter_fast.placement.sites import find_sites, layer_norm_parameters
 from adapter_fast.recipe import train_top_layers
 from adapter_fast.tasks.kinds.text import TextClassification
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HIDDEN, LAYERS, LABELS = 32, 2, 3
 HEAD = LABELS * (HIDDEN + 1)
 NORMS = (2 * LAYERS + 1) * 2 * HIDDEN

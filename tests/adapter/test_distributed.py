@@ -16,14 +16,14 @@ from tiny_trainer import train
 from adapter_fast.ops import launch
 from adapter_fast.testing import Case, assert_case
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
 def torchrun(folder: Path, speed: str) -> None:
     """Run launch_checks.py's checks of this speed; AssertionError with what the one that failed said."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "0", "PYTHONPATH": str(TESTS.parent)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "0", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(TESTS / "launch_checks.py"), str(folder), speed]
+    command += [str(ROOT / "tests/helpers/launch_checks.py"), str(folder), speed]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     outcomes = {path.stem: json.loads(path.read_text()) for path in folder.glob("?.json")}
     for rank, outcome in outcomes.items():

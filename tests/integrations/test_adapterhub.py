@@ -117,7 +117,7 @@ PATCH = "from adapter_fast.integrations import adapterhub; adapterhub.unpatch();
 
 
 def refusal(**environment):
-    root = str(hub_worker.TESTS.parent)
+    root = str(hub_worker.ROOT)
     done = subprocess.run(
         [sys.executable, "-c", PATCH], env={**os.environ, **environment}, cwd=root, capture_output=True, text=True
     )

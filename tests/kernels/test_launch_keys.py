@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("triton")
-WORKER = Path(__file__).with_name("key_worker.py")
+WORKER = Path(__file__).parents[1] / "helpers/key_worker.py"
 
 
 def ask(what):

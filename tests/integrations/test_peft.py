@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from adapter_fast.integrations.peft import BottleneckConfig, BottleneckLayer, BottleneckModel, registration
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 M = 8
 LABELS = torch.tensor([0, 1, 2])
 

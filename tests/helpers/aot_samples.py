@@ -1,4 +1,4 @@
-"""Small kernels for tests/test_aot.py: one good, and one for each fault that the ahead-of-time gate must catch."""
+"""Small kernels for test_aot.py: one good, and one for each fault that the ahead-of-time gate must catch."""
 
 from dataclasses import dataclass, field
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 ADAPTER = """
 import torch
@@ -41,7 +41,7 @@ def kernels(folder):
 
 
 def test_gpu_tests_pass_and_their_launches_are_counted(rehearse):
-    words = ["-p", "no:cacheprovider", "-q", "-m", "gpu", "tests/test_gpu.py", "-k"]
+    words = ["-p", "no:cacheprovider", "-q", "-m", "gpu", "tests/kernels/test_gpu.py", "-k"]
     some = "error_budget_16_bit and 127-1000-64 or capture and 64 or exact_products and not highest"
     text = rehearse("-m", "pytest", *words, some)
     assert "6 passed" in text

@@ -13,7 +13,7 @@ from adapter_fast.benchmarks.tiles.aot.gate import Reading, faults
 from adapter_fast.benchmarks.tiles.aot.report import offenders, table, write_json
 from adapter_fast.benchmarks.tiles.aot.targets import ARCHS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 USAGE = """Resource usage:
  Common:
@@ -152,7 +152,7 @@ def test_table_and_files(tmp_path):
 
 
 def run_aot(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "TRITON_INTERPRET": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests/helpers"), "TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "benchmarks.tiles.aot", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 

@@ -16,7 +16,7 @@ from adapter_fast.kernels.shapes import TOKENS, LaunchConfig, Problem, bucket, f
 from adapter_fast.kernels.tiles import converted, forced, forced_choices, ruled, select_tiles, split_count
 from adapter_fast.ops import launch
 
-KERNELS = Path(__file__).resolve().parents[1] / "kernels"
+KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 
 ARCHITECTURES = [
     "sm_80",

@@ -9,7 +9,7 @@ import torch
 import transformers
 from tiny_models import build, inputs, logits
 
-PAGE = (Path(__file__).parents[1] / "docs/migration.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/migration.md").read_text("utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 
 

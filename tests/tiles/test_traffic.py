@@ -265,7 +265,7 @@ def test_the_command_says_that_it_predicts(capsys):
 # ---- docs/kernels.md
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_documents_pictures_and_tables_are_of_this_model():

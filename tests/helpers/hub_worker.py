@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 SECONDS = 300  # for one answer
 
 
@@ -37,11 +37,11 @@ def _process() -> subprocess.Popen[str]:
     """One for all tests of this process: importing the library takes most of the time."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment |= {
-        "PYTHONPATH": os.pathsep.join(map(str, (folder(), TESTS.parent, TESTS))),
+        "PYTHONPATH": os.pathsep.join(map(str, (folder(), ROOT, ROOT / "tests/helpers"))),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    command = [sys.executable, str(TESTS / "hub_worker.py")]
+    command = [sys.executable, __file__]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     atexit.register(process.communicate)  # closes its requests, at which it ends
     return process

@@ -17,13 +17,13 @@ class Mutant:
     select: str = ""
 
 
-KERNELS, AUTOGRAD = "tests/test_kernels.py", "tests/test_autograd.py"
+KERNELS, AUTOGRAD = "tests/kernels/test_kernels.py", "tests/ops/test_autograd.py"
 SCALED = f"{KERNELS}::test_gradients_are_scaled_before_they_are_rounded"
-ROUNDED_ONCE = "tests/test_bfloat16.py::test_each_tensor_is_rounded_once"
+ROUNDED_ONCE = "tests/kernels/test_bfloat16.py::test_each_tensor_is_rounded_once"
 SHAPES = f"{KERNELS}::test_every_shape"
 FORMS = f"{KERNELS}::test_every_form"
 GRADCHECK = f"{AUTOGRAD}::test_gradcheck"
-KEPT = "tests/test_launch_keys.py::test_calls_that_share_a_kept_launch_want_the_same_compilation"
+KEPT = "tests/kernels/test_launch_keys.py::test_calls_that_share_a_kept_launch_want_the_same_compilation"
 
 MUTANTS = [
     Mutant(
@@ -339,7 +339,7 @@ MUTANTS = [
         "adapter_fast/ops/launch.py",
         "(None if tensor is None else dense(tensor) for tensor in saved)",
         "saved",
-        "tests/test_saved_tensors.py::test_any_layout",
+        "tests/ops/test_saved_tensors.py::test_any_layout",
         "interpreter and 21-40-8 and across-speed",
     ),
     Mutant(
@@ -347,35 +347,35 @@ MUTANTS = [
         "kernels/launch.py",
         "        except torch.OutOfMemoryError:\n            raise\n",
         "",
-        "tests/test_backend_switch.py::test_running_out_of_memory_and_being_interrupted_pass_through",
+        "tests/ops/test_backend_switch.py::test_running_out_of_memory_and_being_interrupted_pass_through",
     ),
     Mutant(
         "tf32 operands cut off",
         "kernels/blocks.py",
         "        a = round_tf32(a)\n        b = round_tf32(b)\n",
         "        a = a.to(b.dtype)\n",
-        "tests/test_functional.py::test_tf32_rounds_its_operands_to_nearest",
+        "tests/ops/test_functional.py::test_tf32_rounds_its_operands_to_nearest",
     ),
     Mutant(
         "the rows of the second loop waited for after its product",
         "kernels/blocks.py",
         "num_stages=STAGES",
         "num_stages=1",
-        "tests/test_aot.py::test_the_second_loop_asks_for_its_rows_ahead_and_x_is_wide_whatever_m",
+        "tests/tiles/test_aot.py::test_the_second_loop_asks_for_its_rows_ahead_and_x_is_wide_whatever_m",
     ),
     Mutant(
         "a ragged bottleneck makes rows of x ragged",
         "adapter_fast/ops/launch.py",
         "aligned = d % unit == 0 and T",
         "aligned = d % unit == 0 and m % unit == 0 and T",
-        "tests/test_plan.py::test_what_the_binding_depends_on_gets_a_launch_of_its_own",
+        "tests/kernels/test_launch.py::test_what_the_binding_depends_on_gets_a_launch_of_its_own",
     ),
     Mutant(
         "exact float32 products left to the kernels",
         "adapter_fast/checks.py",
         "            return _EXACT\n",
         "            pass\n",
-        "tests/test_functional.py::test_exact_float32_products_are_pytorchs_on_a_gpu",
+        "tests/ops/test_functional.py::test_exact_float32_products_are_pytorchs_on_a_gpu",
         "highest",
     ),
 ]

@@ -27,7 +27,7 @@ from adapter_fast.experiments.findings import finding
 from adapter_fast.experiments.glue.published import COLUMNS, TABLE
 from adapter_fast.measure.machine import device_name, slug
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/paper.md").read_text("utf-8")
 BASE = samples.BASE
 

@@ -33,7 +33,7 @@ from adapter_fast.tasks.reload import score_saved
 from adapter_fast.tasks.settings import Settings
 from adapter_fast.tasks.tuning import tune
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture(autouse=True)

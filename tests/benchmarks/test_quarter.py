@@ -16,7 +16,7 @@ from adapter_fast.benchmarks.quarter import PARTS, Campaign, Step, expected, mai
 from adapter_fast.benchmarks.rows import NAMES, read_rows
 from adapter_fast.benchmarks.suites import benches
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def shell(text):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def run(body, tmp_path):
     """Run in a process of its own: in this one the kernels belong to the interpreter."""
-    code = f"import sys; sys.path.insert(0, {str(FOLDER)!r})\n"
+    code = f"import sys; sys.path.insert(0, {str(HELPERS)!r})\n"
     code += f"from fake_gpu import *\nfrom adapter_fast import *\n{body}"
     environment = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "ADAPTER_FAST_KERNELS")}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_DEFAULT_FP_FUSION": "1"}
