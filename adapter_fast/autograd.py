@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from . import ops
 from .checks import refused_derivative
+from .ops import Grads, Keep, Need, Saved, Settings, Weights
 
 
 class FusedAdapterFunction(torch.autograd.Function):
@@ -35,52 +38,43 @@ class FusedAdapterFunction(torch.autograd.Function):
         w_up: Tensor,
         b_up: Tensor | None,
         residual: Tensor | None,
-        add_x: bool,
-        activation: str,
-        scale: float,
-        backend: str,
-        memory: str,
+        settings: Settings,
     ) -> Tensor:
-        need = ctx.needs_input_grad[:5]
-        need_x, need_w_down, need_b_down, need_w_up, _ = need
-        need_dz = need_x or need_w_down or need_b_down
-        if not (need_w_up or need_dz):
-            ctx.save_for_backward(*(None,) * 7)
-            y = ops.forward(x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, backend)
+        *grads, need_residual, _ = ctx.needs_input_grad
+        need = Need(*grads)
+        weights = Weights(w_down, b_down, w_up, b_up)
+        recompute = settings.memory == "lean" and need.dz
+        keep_z = settings.memory == "balanced" and need.dz and need.w_up
+        made = not (keep_z or recompute)
+        keep = Keep(h=need.w_up and made, slope=need.dz and made, z=keep_z)
+        if need.w_up or need.dz:
+            y, saved = ops.forward_save(x, weights, residual, settings, keep)
         else:
-            recompute = memory == "lean" and need_dz
-            save_z = memory == "balanced" and need_dz and need_w_up
-            save_h = need_w_up and not (save_z or recompute)
-            save_slope = need_dz and not (save_z or recompute)
-            y, h, slope, z = ops.forward_save(  # type: ignore[assignment]
-                x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, backend, save_h, save_slope, save_z
-            )
-            ctx.save_for_backward(
-                x if need_w_down or recompute else None,
-                h if save_h else None,
-                slope if save_slope else None,
-                z if save_z else None,
-                w_down if need_x or recompute else None,
-                b_down if recompute else None,
-                w_up if need_dz else None,
-            )
+            y, saved = ops.forward(x, weights, residual, settings), Saved()
+        ctx.save_for_backward(
+            x if need.w_down or recompute else None,
+            saved.h if keep.h else None,
+            saved.slope if keep.slope else None,
+            saved.z if keep.z else None,
+            w_down if need.x or recompute else None,
+            b_down if recompute else None,
+            w_up if need.dz else None,
+        )
         ctx.set_materialize_grads(False)
-        ctx.arguments = (add_x, activation, scale, backend, w_down.dtype, *need)
-        ctx.need_residual = ctx.needs_input_grad[5]
+        ctx.settings, ctx.weight_dtype, ctx.need, ctx.need_residual = settings, w_down.dtype, need, need_residual
         return y.detach()  # y may be a view of rows, which autograd would let nobody change in place
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise refused_derivative("create_graph=True")
-        if dy is None:
-            return (None,) * 11
-        grads: tuple[Tensor | None, ...] = (None,) * 5
-        need = ctx.arguments[5:]
-        if any(need):
-            grads = ops.backward(dy, *ctx.saved_tensors, *ctx.arguments)
-            grads = tuple(grad if needed else None for grad, needed in zip(grads, need))
-        return (*grads, dy if ctx.need_residual else None, *(None,) * 5)
+        grads = Grads()
+        if dy is not None and any(ctx.need):
+            x, h, slope, z, w_down, b_down, w_up = ctx.saved_tensors
+            saved, weights = Saved(x, h, slope, z), Weights(w_down, b_down, w_up)
+            grads = ops.backward(dy, saved, weights, ctx.settings, ctx.weight_dtype, ctx.need)
+        needed = (grad if wanted else None for grad, wanted in zip(grads, ctx.need))
+        return *needed, dy if ctx.need_residual else None, None
 
 
 class TransformableAdapterFunction(torch.autograd.Function):
@@ -93,22 +87,25 @@ class TransformableAdapterFunction(torch.autograd.Function):
     @staticmethod
     @torch._disable_dynamo
     def forward(*args: Any) -> Tensor:
-        return ops.forward(*args).detach()
+        x, w_down, b_down, w_up, b_up, residual, *settings = args
+        return ops.forward(x, Weights(w_down, b_down, w_up, b_up), residual, Settings(*settings)).detach()
 
     @staticmethod
     @torch._disable_dynamo
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, w_down, b_down, w_up, _, _, *settings = inputs
         ctx.save_for_backward(x, w_down, b_down, w_up)
-        ctx.settings = (*settings, w_down.dtype)
+        ctx.settings = Settings(*settings)
 
     @staticmethod
     @torch._disable_dynamo
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        need = ctx.needs_input_grad[:5]
-        grads = iter(_Gradients.apply(dy, *ctx.saved_tensors, *ctx.settings, *need) if any(need) else ())
-        residual = dy if ctx.needs_input_grad[5] else None
-        return (*(next(grads) if needed else None for needed in need), residual, *(None,) * 4)
+        x, w_down, b_down, w_up, b_up, residual, *settings = ctx.needs_input_grad
+        need = Need(x, w_down, b_down, w_up, b_up)
+        run = partial(_gradients, ctx.settings, need)
+        grads = iter(_Gradients.apply(run, dy, *ctx.saved_tensors) if any(need) else ())
+        needed = (next(grads) if wanted else None for wanted in need)
+        return *needed, dy if residual else None, *(None for _ in settings)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
@@ -126,14 +123,20 @@ class TransformableAdapterFunction(torch.autograd.Function):
         return TransformableAdapterFunction.apply(x, w_down, b_down, w_up, b_up, residual, *settings), 0
 
 
+def _gradients(
+    settings: Settings, need: Need, dy: Tensor, x: Tensor, w_down: Tensor, b_down: Tensor | None, w_up: Tensor
+) -> tuple[Tensor | None, ...]:
+    grads = ops.backward(dy, Saved(x), Weights(w_down, b_down, w_up), settings, w_down.dtype, need)
+    return tuple(grad for grad, wanted in zip(grads, need) if wanted)
+
+
 class _Gradients(torch.autograd.Function):
     """The gradients that are needed, from dy and the inputs; refuses to be differentiated."""
 
     @staticmethod
     @torch._disable_dynamo
-    def forward(dy: Tensor, x: Tensor, w_down: Tensor, b_down: Tensor | None, w_up: Tensor, *settings: Any) -> Any:
-        grads = ops.backward(dy, x, None, None, None, w_down, b_down, w_up, *settings)
-        return tuple(grad for grad, needed in zip(grads, settings[-5:]) if needed)
+    def forward(run: Callable[..., Any], *tensors: Tensor | None) -> Any:
+        return run(*tensors)
 
     @staticmethod
     @torch._disable_dynamo

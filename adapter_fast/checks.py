@@ -85,6 +85,7 @@ def check_arguments(
     w_up: Tensor,
     b_up: Tensor | None,
     residual: Tensor | Literal[False] | None,
+    *,
     activation: str,
     scale: float,
     memory: str,
@@ -93,22 +94,21 @@ def check_arguments(
 
     Every message names the argument, what was expected and what was given.
     """
-    if not _plainly_right(x, w_down, b_down, w_up, b_up, residual, activation, scale, memory):
-        _check_one_by_one(x, w_down, b_down, w_up, b_up, residual, activation, scale, memory)
+    if not (_right_settings(activation, scale, memory) and _right_tensors(x, w_down, b_down, w_up, b_up, residual)):
+        _check_tensors(x, w_down, b_down, w_up, b_up, residual)
+        check_activation(activation)
+        check_number("scale", scale)
+        check_memory(memory)
 
 
-def _plainly_right(
-    x: Any,
-    w_down: Any,
-    b_down: Any,
-    w_up: Any,
-    b_up: Any,
-    residual: Any,
-    activation: Any,
-    scale: Any,
-    memory: Any,
-) -> bool:
-    """Whether the usual arguments are right, in half the time: with other ones each is looked at by itself."""
+def _right_settings(activation: Any, scale: Any, memory: Any) -> bool:
+    return (
+        activation in ACTIVATIONS and type(scale) is float and -math.inf < scale < math.inf and memory in MEMORY_MODES
+    )
+
+
+def _right_tensors(x: Any, w_down: Any, b_down: Any, w_up: Any, b_up: Any, residual: Any) -> bool:
+    """Whether the usual tensors are right, in half the time: with other ones each is looked at by itself."""
     if (
         torch.compiler.is_compiling()
         or not (residual is None or residual is False)
@@ -130,23 +130,16 @@ def _plainly_right(
         and dtype in DTYPES
         and 0 < d < 2**24
         and 0 < m * d < 2**31
-        and activation in ACTIVATIONS
-        and type(scale) is float
-        and -math.inf < scale < math.inf
-        and memory in MEMORY_MODES
     )
 
 
-def _check_one_by_one(
+def _check_tensors(
     x: Tensor,
     w_down: Tensor,
     b_down: Tensor | None,
     w_up: Tensor,
     b_up: Tensor | None,
     residual: Tensor | Literal[False] | None,
-    activation: str,
-    scale: float,
-    memory: str,
 ) -> None:
     _check_tensor("x", x)
     if x.dim() == 0:
@@ -188,25 +181,22 @@ def _check_one_by_one(
     ):
         if isinstance(tensor, Tensor) and tensor.device != x.device:
             raise ValueError(f"{name} must be on the device of x, {x.device}, got {tensor.device}")
-    check_activation(activation)
-    check_number("scale", scale)
-    check_memory(memory)
 
 
-def check_saved(dy: Tensor, m: int, weight_dtype: torch.dtype, *saved: Tensor | None) -> None:
+def check_saved(dy: Tensor, m: int, weight_dtype: torch.dtype, **saved: Tensor | None) -> None:
     """Raise ValueError unless x, h, slope, z, w_down, b_down and w_up, where given, fit dy [..., d] and m.
 
     torch.autograd.graph.saved_tensors_hooks may hand back any tensor; its layout is free.
     """
     d = dy.shape[-1]
     tokens = (dy.numel() // d, m)
-    shapes = (dy.shape, tokens, tokens, tokens, (m, d), (m,), (d, m))
-    for index, (tensor, shape) in enumerate(zip(saved, shapes)):
+    weights = {"w_down": (m, d), "b_down": (m,), "w_up": (d, m)}
+    shapes = {"x": dy.shape, "h": tokens, "slope": tokens, "z": tokens} | weights
+    for name, tensor in saved.items():
         if tensor is None:
             continue
-        dtype = dy.dtype if index < 4 else weight_dtype
+        shape, dtype = shapes[name], weight_dtype if name in weights else dy.dtype
         if tensor.shape != shape or tensor.dtype is not dtype or tensor.device != dy.device:
-            name = ("x", "h", "slope", "z", "w_down", "b_down", "w_up")[index]
             raise ValueError(
                 f"the saved {name} must come back as {list(shape)} of {dtype} on {dy.device}, got {list(tensor.shape)} "
                 f"of {tensor.dtype} on {tensor.device}: see torch.autograd.graph.saved_tensors_hooks"

@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 from . import ops
 from .autograd import FusedAdapterFunction, TransformableAdapterFunction
 from .checks import Backend, autocast_dtype, check_arguments, in_functorch, select_backend
+from .ops import Settings, Weights
 
 _NOTHING = nullcontext()
 
@@ -59,7 +60,7 @@ def fused_adapter(
         ValueError: mismatched shapes or devices, an unknown activation or memory mode, a scale that is not finite.
         RuntimeError: a second derivative (create_graph=True) or forward-mode differentiation is asked for.
     """
-    check_arguments(x, w_down, b_down, w_up, b_up, residual, activation, scale, memory)
+    check_arguments(x, w_down, b_down, w_up, b_up, residual, activation=activation, scale=scale, memory=memory)
     add_x = residual is None or residual is x
     other = residual if isinstance(residual, Tensor) and not add_x else None
     device_type = x.device.type
@@ -67,19 +68,15 @@ def fused_adapter(
     if dtype is not None:
         x = x.to(dtype)
         other = None if other is None else other.to(dtype)
-    backend = select_backend(x.device, x.dtype).name
+    settings = Settings(add_x, activation, float(scale), select_backend(x.device, x.dtype).name, memory)
     with _NOTHING if dtype is None else torch.autocast(device_type, enabled=False):
         if forward_ad._current_level >= 0 or in_functorch():
             if torch.compiler.is_compiling():
                 raise RuntimeError("fused_adapter cannot be compiled inside torch.func: use ReferenceAdapter there")
-            return TransformableAdapterFunction.apply(
-                x, w_down, b_down, w_up, b_up, other, add_x, activation, float(scale), backend
-            )
+            return TransformableAdapterFunction.apply(x, w_down, b_down, w_up, b_up, other, *settings)
         if torch.is_grad_enabled() and not torch.compiler.is_exporting():
-            return FusedAdapterFunction.apply(
-                x, w_down, b_down, w_up, b_up, other, add_x, activation, float(scale), backend, memory
-            )
-        return ops.forward(x, w_down, b_down, w_up, b_up, other, add_x, activation, float(scale), backend)
+            return FusedAdapterFunction.apply(x, w_down, b_down, w_up, b_up, other, settings)
+        return ops.forward(x, Weights(w_down, b_down, w_up, b_up), other, settings)
 
 
 def explain(x: Tensor, w_down: Tensor, b_down: Tensor | None, w_up: Tensor, b_up: Tensor | None) -> Backend:
@@ -87,7 +84,7 @@ def explain(x: Tensor, w_down: Tensor, b_down: Tensor | None, w_up: Tensor, b_up
 
     Shapes, dtypes and errors as in fused_adapter; nothing is computed and x may be empty or on the meta device.
     """
-    check_arguments(x, w_down, b_down, w_up, b_up, None, "gelu", 1.0, "speed")
+    check_arguments(x, w_down, b_down, w_up, b_up, None, activation="gelu", scale=1.0, memory="speed")
     dtype = autocast_dtype(x.device.type) or x.dtype
     backend = select_backend(x.device, dtype)
     return Backend(backend.name, "; ".join([backend.reason, *ops.describe(x, dtype, w_down, w_up, backend.name)]))

@@ -7,15 +7,16 @@ dy, x, dx are [T, D]; h, slope, dz [T, M]; W_down [M, D], W_up [D, M].
 """
 
 from functools import cache
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
 from .activations import activate, activation_slope
-from .blocks import contract, expand_rows, multiply
+from .blocks import Linear, Rows, Saved, contract, expand_rows, multiply, pointers, project
 from .expand import launch_expand
-from .launch import Launch, acc_dtype, prepare
+from .launch import Branch, Launch, acc_dtype, dtypes, prepare
 from .shapes import LaunchConfig, Phase, Problem
 from .tiles import select_tiles, split_count
 
@@ -74,11 +75,9 @@ def bottleneck_dx_kernel(
 
     if slope_ptr is None:
         if x_ptr is not None:
-            z = tl.zeros((BLOCK_T, BLOCK_M), dtype=ACC_DTYPE)
-            x_rows = x_ptr + first_t * stride_xt + offs_t[:, None] * stride_xt
-            z = contract(z, x_rows, mask_t, w_down_ptr, 1, D, offs_m, mask_m, D, PRECISION, BLOCK_D)
-            if b_down_ptr is not None:
-                z += tl.load(b_down_ptr + offs_m, mask=mask_m, other=0.0).to(ACC_DTYPE)[None, :]
+            x_rows = pointers(Rows(x_ptr, stride_xt), first_t, offs_t)
+            down = Linear(w_down_ptr, b_down_ptr)
+            z = project(x_rows, mask_t, down, offs_m, mask_m, D, PRECISION, ACC_DTYPE, BLOCK_D)
         else:
             z = tl.load(z_ptr + first_t * M + offs_tm, mask=mask_tm, other=0.0).to(ACC_DTYPE)
         if h_ptr is not None:
@@ -88,7 +87,7 @@ def bottleneck_dx_kernel(
             slope = tl.where(mask_t[:, None], slope, 0.0)
 
     dh = tl.zeros((BLOCK_T, BLOCK_M), dtype=ACC_DTYPE)
-    dy_rows = dy_ptr + first_t * stride_dyt + offs_t[:, None] * stride_dyt
+    dy_rows = pointers(Rows(dy_ptr, stride_dyt), first_t, offs_t)
     dh = contract(dh, dy_rows, mask_t, w_up_ptr, M, 1, offs_m, mask_m, D, PRECISION, BLOCK_D)
     # Rows and columns beyond the end add nothing. A mask here and one below take fewer registers than both at once.
     dh = tl.where(mask_t[:, None], dh, 0.0)
@@ -107,18 +106,16 @@ def bottleneck_dx_kernel(
         added = None
         if ADD_DY:
             added = dy_rows
-        dx_rows = dx_ptr + first_t * D + offs_t[:, None] * D
         expand_rows(
             dz,
             offs_m,
             mask_m,
-            w_down_ptr,
+            Linear(w_down_ptr, None),
             D,
             1,
             None,
-            None,
             added,
-            dx_rows,
+            pointers(Rows(dx_ptr, D), first_t, offs_t),
             mask_t,
             D,
             PRECISION,
@@ -218,10 +215,9 @@ def weight_grad_kernel(
 def _launch_dx(
     problem: Problem,
     config: LaunchConfig,
-    dtypes: tuple[torch.dtype | None, ...],
     activation: str,
     add_dy: bool,
-    absent: tuple[bool, ...],
+    given: tuple[torch.dtype | None, ...],
 ) -> Launch:
     return prepare(
         bottleneck_dx_kernel,
@@ -230,27 +226,54 @@ def _launch_dx(
         ADD_DY=add_dy,
         ACTIVATION=activation,
         PRECISION=problem.precision,
-        ACC_DTYPE=acc_dtype(dtypes[0]),
+        ACC_DTYPE=acc_dtype(problem),
         STAGES=config.num_stages,
         **problem.units(config),
     )
 
 
 @cache
-def _launch_weight_grad(problem: Problem, config: LaunchConfig, dtype: torch.dtype, absent: tuple[bool, ...]) -> Launch:
+def _launch_weight_grad(problem: Problem, config: LaunchConfig, given: tuple[torch.dtype | None, ...]) -> Launch:
     return prepare(
         weight_grad_kernel,
         config,
         problem,
         PRECISION=problem.precision,
-        ACC_DTYPE=acc_dtype(dtype),
+        ACC_DTYPE=acc_dtype(problem),
         **problem.units(config),
     )
 
 
-def dx_phase(slope: torch.Tensor | None, z: torch.Tensor | None) -> Phase:
+class Wanted(NamedTuple):
+    """What launch_dx is to make; add_dy: dx includes dy, the gradient by way of the residual."""
+
+    dx: bool
+    add_dy: bool
+    h: bool
+    dz: bool
+    db_down: bool
+
+
+class Made(NamedTuple):
+    """What launch_dx made, None where it was not wanted."""
+
+    dx: torch.Tensor | None  # [T, d]
+    h: torch.Tensor | None  # [T, m], for the weight gradient where it was not saved
+    dz: torch.Tensor | None  # [T, m]
+    db_down: torch.Tensor | None  # [R, m], a partial sum for each run of tokens
+
+
+class WeightSums(NamedTuple):
+    """Partial sums of the gradients that read x or dy again; None where they are not wanted."""
+
+    dw_down: torch.Tensor | None  # [S, m, d]
+    dw_up: torch.Tensor | None  # [S, d, m]
+    db_up: torch.Tensor | None  # [S, d]
+
+
+def dx_phase(saved: Saved) -> Phase:
     """Which row of the tables serves the dx launch: the slope is read, made from z, or from x."""
-    return "dx" if slope is not None else "dx_z" if z is not None else "dx_x"
+    return "dx" if saved.slope is not None else "dx_z" if saved.z is not None else "dx_x"
 
 
 def partial_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -261,61 +284,50 @@ def partial_dtype(dtype: torch.dtype) -> torch.dtype:
 def launch_dx(
     dy: torch.Tensor,
     x: torch.Tensor | None,
-    slope: torch.Tensor | None,
-    z: torch.Tensor | None,
-    w_down: torch.Tensor | None,
-    b_down: torch.Tensor | None,
+    saved: Saved,
+    down: Linear,
     w_up: torch.Tensor,
-    add_dy: bool,
-    activation: str,
-    scale: float,
-    need_dx: bool,
-    save_h: bool,
-    save_dz: bool,
-    need_b_down: bool,
+    branch: Branch,
+    wanted: Wanted,
     problem: Problem,
-) -> tuple[torch.Tensor | None, ...]:
-    """dy [T, d] with T ≥ 1 → dx [T, d], h and dz [T, m], the partial sums of db_down; None if not needed.
-
-    One of slope [T, m], z [T, m] and x [T, d] with W_down and b_down is given. h is for the weight gradient where it
-    was not saved.
-    """
+) -> Made:
+    """dy [T, d] with T ≥ 1 → what is wanted, by the slope [T, m] or z [T, m] that was saved, or x [T, d] and W_down."""
     T, D = dy.shape
     M = w_up.shape[1]
-    config = select_tiles(dx_phase(slope, z), problem)
+    config = select_tiles(dx_phase(saved), problem)
     split = config.form == "split"
-    partial = partial_dtype(dy.dtype)
     rows = -(-T // config.BLOCK_T)
-    dx = dy.new_empty((T, D)) if need_dx else None
-    h = dy.new_empty((T, M)) if save_h else None
-    dz = dy.new_empty((T, M)) if save_dz or (split and need_dx) else None
-    db_down = dy.new_empty((rows, M), dtype=partial) if need_b_down else None
-    recompute = slope is None and z is None
-    absent = (recompute, slope is None, need_dx, h is None, dz is None, b_down is None, need_b_down)
-    dtypes = (dy.dtype, w_up.dtype, None if b_down is None else b_down.dtype)
-    _launch_dx(problem, config, dtypes, activation, add_dy, absent)(
+    dx = dy.new_empty((T, D)) if wanted.dx else None
+    h = dy.new_empty((T, M)) if wanted.h else None
+    dz = dy.new_empty((T, M)) if wanted.dz or (split and wanted.dx) else None
+    db_down = dy.new_empty((rows, M), dtype=partial_dtype(dy.dtype)) if wanted.db_down else None
+    recomputed = x if saved.slope is None and saved.z is None else None
+    tensors = {
+        "dy_ptr": dy,
+        "x_ptr": recomputed,
+        "h_ptr": h,
+        "slope_ptr": saved.slope,
+        "z_ptr": saved.z,
+        "w_up_ptr": w_up,
+        "w_down_ptr": down.w if recomputed is not None or (wanted.dx and not split) else None,
+        "b_down_ptr": down.b if recomputed is not None else None,
+        "dx_ptr": None if split else dx,
+        "dz_ptr": dz,
+        "db_down_ptr": db_down,
+    }
+    _launch_dx(problem, config, branch.activation, wanted.add_dy, dtypes(tensors))(
         rows * -(-M // config.BLOCK_M),
-        dy_ptr=dy,
-        x_ptr=x if recompute else None,
-        h_ptr=h,
-        slope_ptr=slope,
-        z_ptr=z,
-        w_up_ptr=w_up,
-        w_down_ptr=w_down if recompute or (need_dx and not split) else None,
-        b_down_ptr=b_down if recompute else None,
-        dx_ptr=None if split else dx,
-        dz_ptr=dz,
-        db_down_ptr=db_down,
+        **tensors,
         T=T,
         D=D,
         M=M,
-        scale=scale,
+        scale=branch.scale,
         stride_dyt=dy.stride(0),
-        stride_xt=x.stride(0) if recompute and x is not None else 0,
+        stride_xt=0 if recomputed is None else recomputed.stride(0),
     )
-    if split and dx is not None and dz is not None and w_down is not None:
-        launch_expand(dz, w_down, True, None, dy if add_dy else None, dx, None, problem)
-    return dx, h, dz, db_down
+    if split and wanted.dx:
+        launch_expand(dz, Linear(down.w, None), True, dy if wanted.add_dy else None, dx, None, problem)
+    return Made(dx, h, dz, db_down)
 
 
 def launch_weight_grad(
@@ -326,8 +338,8 @@ def launch_weight_grad(
     M: int,
     need_b_up: bool,
     problem: Problem,
-) -> tuple[torch.Tensor | None, ...]:
-    """dy, x [T, d] and h, dz [T, m] with T ≥ 1 → partial sums of dzᵀ·x [S, m, d], dyᵀ·h [S, d, m] and Σ dy [S, d].
+) -> WeightSums:
+    """dy, x [T, d] and h, dz [T, m] with T ≥ 1 → partial sums of dzᵀ·x, dyᵀ·h and Σ dy.
 
     x None leaves the first out, h None the others, since dy is then not read.
     """
@@ -338,18 +350,23 @@ def launch_weight_grad(
     splits = split_count(T, tiles, config.BLOCK_T, problem.sms)
     tokens_per_split = -(-T // (splits * config.BLOCK_T)) * config.BLOCK_T
     splits = -(-T // tokens_per_split)
-    dw_down = None if x is None else dy.new_empty((splits, M, D), dtype=partial)
-    dw_up = None if h is None else dy.new_empty((splits, D, M), dtype=partial)
-    db_up = None if h is None or not need_b_up else dy.new_empty((splits, D), dtype=partial)
-    _launch_weight_grad(problem, config, dy.dtype, (x is None, h is None, db_up is None))(
+    sums = WeightSums(
+        dw_down=None if x is None else dy.new_empty((splits, M, D), dtype=partial),
+        dw_up=None if h is None else dy.new_empty((splits, D, M), dtype=partial),
+        db_up=None if h is None or not need_b_up else dy.new_empty((splits, D), dtype=partial),
+    )
+    tensors = {
+        "dy_ptr": dy,
+        "x_ptr": x,
+        "h_ptr": h,
+        "dz_ptr": None if x is None else dz,
+        "dw_down_ptr": sums.dw_down,
+        "dw_up_ptr": sums.dw_up,
+        "db_up_ptr": sums.db_up,
+    }
+    _launch_weight_grad(problem, config, dtypes(tensors))(
         tiles * splits,
-        dy_ptr=dy,
-        x_ptr=x,
-        h_ptr=h,
-        dz_ptr=None if x is None else dz,
-        dw_down_ptr=dw_down,
-        dw_up_ptr=dw_up,
-        db_up_ptr=db_up,
+        **tensors,
         T=T,
         D=D,
         M=M,
@@ -357,4 +374,4 @@ def launch_weight_grad(
         stride_dyt=dy.stride(0),
         stride_xt=0 if x is None else x.stride(0),
     )
-    return dw_down, dw_up, db_up
+    return sums

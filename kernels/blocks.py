@@ -1,7 +1,40 @@
 """Device functions that the forward and the backward kernels share: one skeleton, out = rows + f(in · A) · B."""
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
+
+from .activations import activation_slope
+
+
+# Built inside the kernels from their flat arguments, and by the launchers from tensors.
+class Rows(NamedTuple):
+    """[T, N] in memory with unit stride in N: a pointer, and the elements from one row to the next."""
+
+    ptr: Any
+    stride: Any
+
+
+class Linear(NamedTuple):
+    """A dense weight, and its bias or None."""
+
+    w: Any
+    b: Any
+
+
+class Saved(NamedTuple):
+    """[T, M] for the backward: h = act(z), the slope act'(z), z; None where it is not kept."""
+
+    h: Any
+    slope: Any
+    z: Any
+
+
+@triton.jit
+def pointers(rows, first_t, offs_t):
+    """[BLOCK_T, 1] pointers to the first element of each of these rows; first_t has 64 bits, offs_t 32."""
+    return rows.ptr + first_t * rows.stride + offs_t[:, None] * rows.stride
 
 
 @triton.jit
@@ -61,6 +94,37 @@ def contract(
 
 
 @triton.jit
+def project(
+    x_rows,  # [BLOCK_T, 1] pointers
+    mask_t,  # [BLOCK_T]
+    down,  # Linear
+    offs_m,  # [BLOCK_M]
+    mask_m,  # [BLOCK_M]
+    D,
+    PRECISION: tl.constexpr,
+    ACC_DTYPE: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PARTIAL_SUMS: tl.constexpr = False,
+):
+    """z = x · W_downᵀ + b_down [BLOCK_T, BLOCK_M]."""
+    z = tl.zeros((mask_t.shape[0], mask_m.shape[0]), dtype=ACC_DTYPE)
+    z = contract(z, x_rows, mask_t, down.w, 1, D, offs_m, mask_m, D, PRECISION, BLOCK_D, PARTIAL_SUMS)
+    if down.b is not None:
+        z += tl.load(down.b + offs_m, mask=mask_m, other=0.0).to(ACC_DTYPE)[None, :]
+    return z
+
+
+@triton.jit
+def save(z, saved, first_t, M, offs_tm, mask_tm, ACTIVATION: tl.constexpr):
+    """Store z [BLOCK_T, BLOCK_M] and its slope where they are kept, at offs_tm from row first_t on."""
+    if saved.z is not None:
+        tl.store(saved.z + first_t * M + offs_tm, z.to(saved.z.dtype.element_ty), mask=mask_tm)
+    if saved.slope is not None:
+        slope = activation_slope(z, ACTIVATION)
+        tl.store(saved.slope + first_t * M + offs_tm, slope.to(saved.slope.dtype.element_ty), mask=mask_tm)
+
+
+@triton.jit
 def finish(acc, bias, scale, rows):
     """scale · (acc [BLOCK_T, BLOCK_D] + bias [BLOCK_D]) + rows [BLOCK_T, BLOCK_D]; bias, scale, rows may be None."""
     if bias is not None:
@@ -77,10 +141,9 @@ def expand_rows(
     h,  # [BLOCK_T, BLOCK_M]
     offs_m,  # [BLOCK_M]
     mask_m,  # [BLOCK_M]
-    w_ptr,
+    linear,  # W [M, D] by its strides, and the bias [D]
     stride_wm,
     stride_wd,
-    bias_ptr,
     scale,
     rows,  # [BLOCK_T, 1] pointers
     out_rows,  # [BLOCK_T, 1] pointers
@@ -103,13 +166,13 @@ def expand_rows(
         mask_d = offs_d < D
         mask_td = mask_t[:, None] & mask_d[None, :]
         w = tl.load(
-            w_ptr + offs_m[:, None] * stride_wm + offs_d[None, :] * stride_wd,
+            linear.w + offs_m[:, None] * stride_wm + offs_d[None, :] * stride_wd,
             mask=mask_m[:, None] & mask_d[None, :],
             other=0.0,
         )  # [BLOCK_M, BLOCK_D]
         bias = None
-        if bias_ptr is not None:
-            bias = tl.load(bias_ptr + offs_d, mask=mask_d, other=0.0)
+        if linear.b is not None:
+            bias = tl.load(linear.b + offs_d, mask=mask_d, other=0.0)
         added = None
         if rows is not None:
             added = tl.load(rows + offs_d[None, :], mask=mask_td, other=0.0)  # [BLOCK_T, BLOCK_D]

@@ -9,8 +9,8 @@ import torch
 import triton
 import triton.language as tl
 
-from .blocks import contract, finish
-from .launch import Launch, acc_dtype, prepare
+from .blocks import Linear, Rows, contract, finish, pointers
+from .launch import Launch, acc_dtype, dtypes, prepare
 from .shapes import LaunchConfig, Problem
 from .tiles import select_tiles
 
@@ -55,33 +55,29 @@ def expand_kernel(
         bias = tl.load(bias_ptr + offs_d, mask=mask_d, other=0.0)
     added = None
     if rows_ptr is not None:
-        rows = rows_ptr + first_t * stride_rt + offs_t[:, None] * stride_rt
+        rows = pointers(Rows(rows_ptr, stride_rt), first_t, offs_t)
         added = tl.load(rows + offs_d[None, :], mask=mask_td, other=0.0)  # [BLOCK_T, BLOCK_D]
     acc = tl.zeros((BLOCK_T, BLOCK_D), dtype=ACC_DTYPE)
-    h_rows = h_ptr + first_t * M + offs_t[:, None] * M
+    h_rows = pointers(Rows(h_ptr, M), first_t, offs_t)
     if TRANSPOSED:
         acc = contract(acc, h_rows, mask_t, w_ptr, D, 1, offs_d, mask_d, M, PRECISION, BLOCK_M)
     else:
         acc = contract(acc, h_rows, mask_t, w_ptr, 1, M, offs_d, mask_d, M, PRECISION, BLOCK_M)
     out = finish(acc, bias, scale, added)
-    out_rows = out_ptr + first_t * D + offs_t[:, None] * D
+    out_rows = pointers(Rows(out_ptr, D), first_t, offs_t)
     tl.store(out_rows + offs_d[None, :], out.to(out_ptr.dtype.element_ty), mask=mask_td)
 
 
 @cache
 def _launch(
-    problem: Problem,
-    config: LaunchConfig,
-    dtypes: tuple[torch.dtype | None, ...],
-    transposed: bool,
-    absent: tuple[bool, ...],
+    problem: Problem, config: LaunchConfig, transposed: bool, scaled: bool, given: tuple[torch.dtype | None, ...]
 ) -> Launch:
     return prepare(
         expand_kernel,
         config,
         problem,
         PRECISION=problem.precision,
-        ACC_DTYPE=acc_dtype(dtypes[0]),
+        ACC_DTYPE=acc_dtype(problem),
         TRANSPOSED=transposed,
         **problem.units(config),
     )
@@ -89,26 +85,20 @@ def _launch(
 
 def launch_expand(
     h: torch.Tensor,
-    w: torch.Tensor,
+    linear: Linear,
     transposed: bool,
-    bias: torch.Tensor | None,
     rows: torch.Tensor | None,
     out: torch.Tensor,
     scale: float | None,
     problem: Problem,
 ) -> None:
-    """Fill out [T, d] with rows + scale · (h [T, m] · W + bias); w: [d, m], or [m, d] where transposed."""
+    """Fill out [T, d] with rows + scale · (h [T, m] · W + bias); W: [d, m], or [m, d] where transposed."""
     T, D = out.shape
     config = select_tiles("expand", problem)
-    absent = (bias is None, rows is None, scale is None)
-    dtypes = (h.dtype, w.dtype, None if bias is None else bias.dtype)
-    _launch(problem, config, dtypes, transposed, absent)(
+    tensors = {"h_ptr": h, "w_ptr": linear.w, "bias_ptr": linear.b, "rows_ptr": rows, "out_ptr": out}
+    _launch(problem, config, transposed, scale is not None, dtypes(tensors))(
         -(-T // config.BLOCK_T) * -(-D // config.BLOCK_D),
-        h_ptr=h,
-        w_ptr=w,
-        bias_ptr=bias,
-        rows_ptr=rows,
-        out_ptr=out,
+        **tensors,
         T=T,
         D=D,
         M=h.shape[1],

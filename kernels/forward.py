@@ -11,10 +11,10 @@ import torch
 import triton
 import triton.language as tl
 
-from .activations import activate, activation_slope
-from .blocks import contract, expand_rows
+from .activations import activate
+from .blocks import Linear, Rows, Saved, expand_rows, pointers, project, save
 from .expand import launch_expand
-from .launch import Launch, acc_dtype, prepare
+from .launch import Branch, Launch, acc_dtype, dtypes, prepare
 from .offers import OPTIONAL_FORMS, launcher
 from .shapes import LaunchConfig, Problem
 from .tiles import select_tiles
@@ -67,41 +67,32 @@ def bottleneck_forward_kernel(
     mask_t = offs_t < T - first_t
     mask_m = offs_m < M
 
-    z = tl.zeros((BLOCK_T, BLOCK_M), dtype=ACC_DTYPE)
-    x_rows = x_ptr + first_t * stride_xt + offs_t[:, None] * stride_xt
-    z = contract(z, x_rows, mask_t, w_down_ptr, 1, D, offs_m, mask_m, D, PRECISION, BLOCK_D, PARTIAL_SUMS)
-    if b_down_ptr is not None:
-        z += tl.load(b_down_ptr + offs_m, mask=mask_m, other=0.0).to(ACC_DTYPE)[None, :]
-
+    x_rows = pointers(Rows(x_ptr, stride_xt), first_t, offs_t)
+    down = Linear(w_down_ptr, b_down_ptr)
+    z = project(x_rows, mask_t, down, offs_m, mask_m, D, PRECISION, ACC_DTYPE, BLOCK_D, PARTIAL_SUMS)
     # An infinite x makes NaN of the columns that W_down lacks. After the activation this would take registers.
     z = tl.where(mask_m[None, :], z, 0.0)
     offs_tm = offs_t[:, None] * M + offs_m[None, :]  # [BLOCK_T, BLOCK_M]
     mask_tm = mask_t[:, None] & mask_m[None, :]
-    if z_ptr is not None:
-        tl.store(z_ptr + first_t * M + offs_tm, z.to(z_ptr.dtype.element_ty), mask=mask_tm)
-    if slope_ptr is not None:
-        slope = activation_slope(z, ACTIVATION)
-        tl.store(slope_ptr + first_t * M + offs_tm, slope.to(slope_ptr.dtype.element_ty), mask=mask_tm)
+    save(z, Saved(h_ptr, slope_ptr, z_ptr), first_t, M, offs_tm, mask_tm, ACTIVATION)
     h = activate(z, ACTIVATION).to(x_ptr.dtype.element_ty)  # [BLOCK_T, BLOCK_M]
     if h_ptr is not None:
         tl.store(h_ptr + first_t * M + offs_tm, h, mask=mask_tm)
 
     if y_ptr is not None:
-        residual_rows = residual_ptr
+        residual_rows = None
         if residual_ptr is not None:
-            residual_rows = residual_ptr + first_t * stride_rt + offs_t[:, None] * stride_rt
-        y_rows = y_ptr + first_t * D + offs_t[:, None] * D
+            residual_rows = pointers(Rows(residual_ptr, stride_rt), first_t, offs_t)
         expand_rows(
             h,
             offs_m,
             mask_m,
-            w_up_ptr,
+            Linear(w_up_ptr, b_up_ptr),
             1,
             M,
-            b_up_ptr,
             scale,
             residual_rows,
-            y_rows,
+            pointers(Rows(y_ptr, D), first_t, offs_t),
             mask_t,
             D,
             PRECISION,
@@ -112,81 +103,82 @@ def bottleneck_forward_kernel(
 
 
 @cache
-def _launch(
-    problem: Problem,
-    config: LaunchConfig,
-    dtypes: tuple[torch.dtype | None, ...],
-    activation: str,
-    absent: tuple[bool, ...],
-) -> Launch:
+def _launch(problem: Problem, config: LaunchConfig, activation: str, given: tuple[torch.dtype | None, ...]) -> Launch:
     return prepare(
         bottleneck_forward_kernel,
         config,
         problem,
         ACTIVATION=activation,
         PRECISION=problem.precision,
-        ACC_DTYPE=acc_dtype(dtypes[0]),
+        ACC_DTYPE=acc_dtype(problem),
         PARTIAL_SUMS=config.partial_sums,
         STAGES=config.num_stages,
         **problem.units(config),
     )
 
 
+def arguments(
+    x: torch.Tensor,
+    down: Linear,
+    up: Linear,
+    residual: torch.Tensor | None,
+    scale: float,
+    y: torch.Tensor | None,
+    saved: Saved,
+) -> tuple[dict[str, torch.Tensor | None], dict[str, int | float]]:
+    """The kernel's tensors and its numbers, by name in its own order."""
+    tensors = {
+        "x_ptr": x,
+        "w_down_ptr": down.w,
+        "b_down_ptr": down.b,
+        "w_up_ptr": up.w,
+        "b_up_ptr": up.b,
+        "residual_ptr": residual,
+        "y_ptr": y,
+        "h_ptr": saved.h,
+        "slope_ptr": saved.slope,
+        "z_ptr": saved.z,
+    }
+    T, D = x.shape
+    numbers = {
+        "T": T,
+        "D": D,
+        "M": down.w.shape[0],
+        "scale": scale,
+        "stride_xt": x.stride(0),
+        "stride_rt": 0 if residual is None else residual.stride(0),
+    }
+    return tensors, numbers
+
+
 def launch_forward(
     x: torch.Tensor,
-    w_down: torch.Tensor,
-    b_down: torch.Tensor | None,
-    w_up: torch.Tensor,
-    b_up: torch.Tensor | None,
+    down: Linear,
+    up: Linear,
     residual: torch.Tensor | None,
-    activation: str,
-    scale: float,
-    save_h: bool,
-    save_slope: bool,
-    save_z: bool,
+    branch: Branch,
+    keep: Saved,
     problem: Problem,
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """x [T, d] and residual [T, d] or None, unit stride in d; dense weights → y [T, d], h, slope and z [T, m].
+) -> tuple[torch.Tensor, Saved]:
+    """x [T, d] and residual [T, d] or None, unit stride in d; dense weights → y [T, d], and h, slope and z [T, m].
 
-    h, slope and z are None unless they are to be saved. T = 0 launches nothing.
+    keep: which of the last three are wanted; the others are None. T = 0 launches nothing.
     """
     T, D = x.shape
-    M = w_down.shape[0]
+    M = down.w.shape[0]
     config = select_tiles("forward", problem)
     split = config.form == "split"
     y = x.new_empty((T, D))
-    h = x.new_empty((T, M)) if save_h or split else None
-    slope = x.new_empty((T, M)) if save_slope else None
-    z = x.new_empty((T, M)) if save_z else None
+    h, slope, z = (x.new_empty((T, M)) if kept else None for kept in (keep.h or split, keep.slope, keep.z))
+    saved = Saved(h if keep.h else None, slope, z)
     if T == 0:
-        return y, h if save_h else None, slope, z
+        return y, saved
+    tensors, numbers = arguments(x, down, up, residual, branch.scale, None if split else y, Saved(h, slope, z))
     if config.form in OPTIONAL_FORMS:
-        launcher(config.form)(
-            x, w_down, b_down, w_up, b_up, residual, activation, scale, y, h, slope, z, config, problem
-        )
-        return y, h, slope, z
-    absent = (b_down is None, b_up is None, residual is None, h is None, slope is None, z is None)
-    bias = b_up if b_down is None else b_down
-    dtypes = (x.dtype, w_down.dtype, None if bias is None else bias.dtype)
-    _launch(problem, config, dtypes, activation, absent)(
-        -(-T // config.BLOCK_T) * -(-M // config.BLOCK_M),
-        x_ptr=x,
-        w_down_ptr=w_down,
-        b_down_ptr=b_down,
-        w_up_ptr=w_up,
-        b_up_ptr=b_up,
-        residual_ptr=residual,
-        y_ptr=None if split else y,
-        h_ptr=h,
-        slope_ptr=slope,
-        z_ptr=z,
-        T=T,
-        D=D,
-        M=M,
-        scale=scale,
-        stride_xt=x.stride(0),
-        stride_rt=0 if residual is None else residual.stride(0),
-    )
-    if h is not None and split:
-        launch_expand(h, w_up, False, b_up, residual, y, scale, problem)
-    return y, h if save_h else None, slope, z
+        launcher(config.form)(tensors, numbers, branch.activation, config, problem)
+        return y, saved
+    programs = -(-T // config.BLOCK_T) * -(-M // config.BLOCK_M)
+    _launch(problem, config, branch.activation, dtypes(tensors))(programs, **tensors, **numbers)
+    if split:
+        launch_expand(h, up, False, residual, y, branch.scale, problem)
+    return y, saved

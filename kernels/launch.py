@@ -7,7 +7,7 @@ compiled kernel.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton.language as tl
@@ -15,7 +15,12 @@ import triton.language as tl
 from .errors import kernel_error
 from .shapes import LaunchConfig, Problem
 
-ACC_DTYPES = {torch.float64: tl.float64}
+
+class Branch(NamedTuple):
+    """What stands around the two products: act, and the factor before the residual sum."""
+
+    activation: str
+    scale: float
 
 
 class Launch:
@@ -73,6 +78,11 @@ def prepare(
     return Launch(kernel, settled, tiles | (options or {}), problem.aligned)
 
 
-def acc_dtype(dtype: torch.dtype) -> tl.dtype:
-    """The dtype products of x's dtype accumulate in."""
-    return ACC_DTYPES.get(dtype, tl.float32)
+def dtypes(tensors: dict[str, torch.Tensor | None]) -> tuple[torch.dtype | None, ...]:
+    """What the binding of a kernel's tensors depends on, besides their alignment; None for one that is not there."""
+    return tuple(None if tensor is None else tensor.dtype for tensor in tensors.values())
+
+
+def acc_dtype(problem: Problem) -> tl.dtype:
+    """The dtype products accumulate in: float32, float64 for float64 in the interpreter."""
+    return tl.float64 if problem.x_bytes == 8 else tl.float32

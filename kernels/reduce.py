@@ -5,12 +5,13 @@ dw_down [S, M·D], dw_up [S, D·M], db_down [R, M], db_up [R', D] partial sums i
 """
 
 from functools import cache
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
-from .launch import Launch
+from .launch import Launch, dtypes
 from .shapes import Problem
 
 # Slots of the weights are few and wide, those of the biases, one a tile of tokens, many and narrow: a program each way
@@ -88,58 +89,52 @@ def tile_of(rows: int) -> tuple[int, int]:
 
 @cache
 def _launch(
-    problem: Problem,
-    dtypes: tuple[torch.dtype, torch.dtype],
-    weights: tuple[int, int],
-    biases: tuple[int, int],
-    absent: tuple[bool, ...],
+    problem: Problem, weights: tuple[int, int], biases: tuple[int, int], given: tuple[torch.dtype | None, ...]
 ) -> Launch:
-    constants = {"UNIT_D": problem.unit, "UNIT_M": problem.unit_m, "BLOCK_R": weights[0], "BLOCK_N": weights[1]}
-    constants |= {"BIAS_R": biases[0], "BIAS_N": biases[1]}
+    constants = {"UNIT_D": problem.unit, "UNIT_M": problem.unit_m}
+    constants |= dict(zip(("BLOCK_R", "BLOCK_N", "BIAS_R", "BIAS_N"), (*weights, *biases)))
     return Launch(reduce_kernel, constants, {"num_warps": 4}, problem.aligned)
 
 
-def launch_reduce(
-    dw_down: torch.Tensor | None,
-    dw_up: torch.Tensor | None,
-    db_down: torch.Tensor | None,
-    db_up: torch.Tensor | None,
-    scale: float,
-    dtype: torch.dtype,
-    problem: Problem,
-) -> tuple[torch.Tensor | None, ...]:
-    """Partial sums [S, m, d], [S, d, m], [R, m], [R', d] → the four gradients without their first size, in dtype.
+class Partial(NamedTuple):
+    """Sums over runs of tokens, a slot each; None for a gradient that is not wanted."""
 
-    dw_up and db_up are multiplied with scale. None gives None.
-    """
-    D, M = problem.D, problem.M
-    partials = (dw_down, dw_up, db_down, db_up)
-    given = next((partial for partial in partials if partial is not None), None)
-    if given is None:
-        return None, None, None, None
+    dw_down: torch.Tensor | None  # [S, m, d]
+    db_down: torch.Tensor | None  # [R, m]
+    dw_up: torch.Tensor | None  # [S, d, m]
+    db_up: torch.Tensor | None  # [R', d]
+
+
+def launch_reduce(partial: Partial, scale: float, dtype: torch.dtype, problem: Problem) -> Partial:
+    """The four gradients, without their first size, in dtype; dw_up and db_up are multiplied with scale."""
+    present = [sums for sums in partial if sums is not None]
+    if not present:
+        return partial
     slots, rows_down, rows_up = (
-        max((partial.shape[0] for partial in some if partial is not None), default=0)
-        for some in ((dw_down, dw_up), (db_down,), (db_up,))
+        max((sums.shape[0] for sums in some if sums is not None), default=0)
+        for some in ((partial.dw_down, partial.dw_up), (partial.db_down,), (partial.db_up,))
     )
     weights, biases = tile_of(slots), tile_of(max(rows_down, rows_up))
-    outs = [None if partial is None else partial.new_empty(partial.shape[1:], dtype=dtype) for partial in partials]
-    programs = sum(-(-out.numel() // (weights if out.dim() == 2 else biases)[1]) for out in outs if out is not None)
-    absent = tuple(partial is None for partial in partials)
-    _launch(problem, (given.dtype, dtype), weights, biases, absent)(
-        programs,
-        dw_down_ptr=dw_down,
-        dw_up_ptr=dw_up,
-        db_down_ptr=db_down,
-        db_up_ptr=db_up,
-        dw_down_out_ptr=outs[0],
-        dw_up_out_ptr=outs[1],
-        db_down_out_ptr=outs[2],
-        db_up_out_ptr=outs[3],
-        D=D,
-        M=M,
+    grads = Partial(*(None if sums is None else sums.new_empty(sums.shape[1:], dtype=dtype) for sums in partial))
+    tensors = {
+        "dw_down_ptr": partial.dw_down,
+        "dw_up_ptr": partial.dw_up,
+        "db_down_ptr": partial.db_down,
+        "db_up_ptr": partial.db_up,
+        "dw_down_out_ptr": grads.dw_down,
+        "dw_up_out_ptr": grads.dw_up,
+        "db_down_out_ptr": grads.db_down,
+        "db_up_out_ptr": grads.db_up,
+    }
+    columns = {2: weights[1], 1: biases[1]}
+    _launch(problem, weights, biases, dtypes(tensors))(
+        sum(-(-grad.numel() // columns[grad.dim()]) for grad in grads if grad is not None),
+        **tensors,
+        D=problem.D,
+        M=problem.M,
         slots=slots,
         rows_down=rows_down,
         rows_up=rows_up,
         scale=scale,
     )
-    return tuple(outs)
+    return grads

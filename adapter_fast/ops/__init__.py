@@ -7,14 +7,16 @@ nothing written in place.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ..checks import PLAIN, check_saved
 from . import eager, launch
-from .layout import as_rows, bottleneck, needs_copy
+from .call import Grads, Keep, Need, Saved, Settings, Weights
+from .explain import describe
+from .layout import as_rows, bottleneck
+
+__all__ = ["Grads", "Keep", "Need", "Saved", "Settings", "Weights", "backward", "describe", "forward", "forward_save"]
 
 _INPUTS = "Tensor x, Tensor w_down, Tensor? b_down, Tensor w_up, Tensor? b_up, Tensor? residual, bool add_x"
 _SETTINGS = "str activation, float scale, str backend"
@@ -33,92 +35,101 @@ torch.library.define(
 )
 
 
+def forward(x: Tensor, weights: Weights, residual: Tensor | None, settings: Settings) -> Tensor:
+    """y [..., d]."""
+    if _direct(x):
+        return _forward_save(x, weights, residual, settings, Keep())[0]
+    op = torch.ops.adapter_fast.bottleneck_forward.default
+    return op(x, *weights, residual, settings.add_x, settings.activation, settings.scale, settings.backend)
+
+
+def forward_save(
+    x: Tensor, weights: Weights, residual: Tensor | None, settings: Settings, keep: Keep
+) -> tuple[Tensor, Saved]:
+    """y [..., d], and h, slope and z [T, m]; what is not kept is empty or None."""
+    if _direct(x):
+        return _forward_save(x, weights, residual, settings, keep)
+    op = torch.ops.adapter_fast.bottleneck_forward_save.default
+    y, *saved = op(x, *weights, residual, settings.add_x, settings.activation, settings.scale, settings.backend, *keep)
+    return y, Saved(*saved)
+
+
+def backward(dy: Tensor, saved: Saved, weights: Weights, settings: Settings, dtype: torch.dtype, need: Need) -> Grads:
+    """The gradients, those of the weights in dtype; what is not needed is empty or None."""
+    if _direct(dy):
+        return _backward(dy, saved, weights, settings, dtype, need)
+    op = torch.ops.adapter_fast.bottleneck_backward.default
+    w_down, b_down, w_up, _ = weights
+    add_x, activation, scale, backend, _ = settings
+    return Grads(*op(dy, *saved, w_down, b_down, w_up, add_x, activation, scale, backend, dtype, *need))
+
+
+def _direct(tensor: Tensor) -> bool:
+    return not torch.compiler.is_compiling() and type(tensor) in PLAIN
+
+
 def _forward_save(
-    x: Tensor,
-    w_down: Tensor,
-    b_down: Tensor | None,
-    w_up: Tensor,
-    b_up: Tensor | None,
-    residual: Tensor | None,
-    add_x: bool,
-    activation: str,
-    scale: float,
-    backend: str,
-    *save: bool,
-) -> tuple[Tensor | None, ...]:
-    if backend != "torch":
-        return launch.forward(x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, *save)
-    rows = as_rows(x)
-    added = None if residual is None else as_rows(residual)
-    y, *saved = eager.forward(rows, w_down, b_down, w_up, b_up, added, add_x, activation, scale, *save)
-    return y.view(x.shape), *saved
+    x: Tensor, weights: Weights, residual: Tensor | None, settings: Settings, keep: Keep
+) -> tuple[Tensor, Saved]:
+    if settings.backend != "torch":
+        return launch.forward(x, weights, residual, settings, keep)
+    y, saved = eager.forward(as_rows(x), weights, None if residual is None else as_rows(residual), settings, keep)
+    return y.view(x.shape), saved
 
 
-def _forward(x: Tensor, *args: Any) -> Tensor:
-    return _forward_save(x, *args, False, False, False)[0]  # type: ignore[return-value]
+def _backward(dy: Tensor, saved: Saved, weights: Weights, settings: Settings, dtype: torch.dtype, need: Need) -> Grads:
+    m = bottleneck(saved.h, saved.z, weights.w_up)
+    check_saved(dy, m, dtype, **saved._asdict(), **weights._replace(b_up=None)._asdict())
+    run = eager.backward if settings.backend == "torch" else launch.backward
+    rows = saved if saved.x is None else saved._replace(x=as_rows(saved.x))
+    grads = run(as_rows(dy), rows, weights, settings, dtype, need)
+    return grads if grads.x is None else grads._replace(x=grads.x.view(dy.shape))
 
 
-def _backward(
-    dy: Tensor,
-    x: Tensor | None,
-    h: Tensor | None,
-    slope: Tensor | None,
-    z: Tensor | None,
-    w_down: Tensor | None,
-    b_down: Tensor | None,
-    w_up: Tensor | None,
-    add_x: bool,
-    activation: str,
-    scale: float,
-    backend: str,
-    weight_dtype: torch.dtype,
-    *need: bool,
-) -> tuple[Tensor | None, ...]:
-    check_saved(dy, bottleneck(h, z, w_up), weight_dtype, x, h, slope, z, w_down, b_down, w_up)
-    run = eager.backward if backend == "torch" else launch.backward
-    rows = None if x is None else as_rows(x)
-    grads = run(as_rows(dy), rows, h, slope, z, w_down, b_down, w_up, add_x, activation, scale, weight_dtype, *need)
-    return None if grads[0] is None else grads[0].view(dy.shape), *grads[1:]
+# What torch.library gets: flat schemas, and tensors alone in return, so that an empty one stands for None.
 
 
-def _filled(run: Any) -> Any:
-    """The implementation that torch.library gets: an op returns tensors only, so an empty one stands for None."""
-
-    def implementation(first: Tensor, *args: Any) -> tuple[Tensor, ...]:
-        return tuple(first.new_empty(0) if value is None else value for value in run(first, *args))
-
-    return implementation
+def _empty(like: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    return tuple(like.new_empty(0) if tensor is None else tensor for tensor in tensors)
 
 
-def _fake_forward(x: Tensor, *args: Any) -> Tensor:
+def _op_forward(x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, backend):
+    settings = Settings(add_x, activation, scale, backend)
+    return _forward_save(x, Weights(w_down, b_down, w_up, b_up), residual, settings, Keep())[0]
+
+
+def _op_forward_save(
+    x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, backend, save_h, save_slope, save_z
+):
+    weights, settings = Weights(w_down, b_down, w_up, b_up), Settings(add_x, activation, scale, backend)
+    y, saved = _forward_save(x, weights, residual, settings, Keep(save_h, save_slope, save_z))
+    return _empty(x, y, *saved)
+
+
+def _op_backward(
+    dy, x, h, slope, z, w_down, b_down, w_up, add_x, activation, scale, backend, weight_dtype,
+    need_x, need_w_down, need_b_down, need_w_up, need_b_up,
+):  # fmt: skip
+    weights, settings = Weights(w_down, b_down, w_up), Settings(add_x, activation, scale, backend)
+    need = Need(need_x, need_w_down, need_b_down, need_w_up, need_b_up)
+    return _empty(dy, *_backward(dy, Saved(x, h, slope, z), weights, settings, weight_dtype, need))
+
+
+def _fake_forward(x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, backend):
     return x.new_empty(x.shape)
 
 
-def _fake_forward_save(x: Tensor, w_down: Tensor, *args: Any) -> tuple[Tensor, ...]:
+def _fake_forward_save(
+    x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, backend, save_h, save_slope, save_z
+):
     shape = (x.numel() // x.shape[-1], w_down.shape[0])
-    return x.new_empty(x.shape), *(x.new_empty(shape if saved else 0) for saved in args[-3:])
+    return x.new_empty(x.shape), *(x.new_empty(shape if kept else 0) for kept in (save_h, save_slope, save_z))
 
 
 def _fake_backward(
-    dy: Tensor,
-    x: Tensor | None,
-    h: Tensor | None,
-    slope: Tensor | None,
-    z: Tensor | None,
-    w_down: Tensor | None,
-    b_down: Tensor | None,
-    w_up: Tensor | None,
-    add_x: bool,
-    activation: str,
-    scale: float,
-    backend: str,
-    weight_dtype: torch.dtype,
-    need_x: bool,
-    need_w_down: bool,
-    need_b_down: bool,
-    need_w_up: bool,
-    need_b_up: bool,
-) -> tuple[Tensor, ...]:
+    dy, x, h, slope, z, w_down, b_down, w_up, add_x, activation, scale, backend, weight_dtype,
+    need_x, need_w_down, need_b_down, need_w_up, need_b_up,
+):  # fmt: skip
     d = dy.shape[-1]
     m = bottleneck(h, z, w_up)
 
@@ -135,41 +146,9 @@ def _fake_backward(
 
 
 for _name, _implementation, _fake in (
-    ("adapter_fast::bottleneck_forward", _forward, _fake_forward),
-    ("adapter_fast::bottleneck_forward_save", _filled(_forward_save), _fake_forward_save),
-    ("adapter_fast::bottleneck_backward", _filled(_backward), _fake_backward),
+    ("adapter_fast::bottleneck_forward", _op_forward, _fake_forward),
+    ("adapter_fast::bottleneck_forward_save", _op_forward_save, _fake_forward_save),
+    ("adapter_fast::bottleneck_backward", _op_backward, _fake_backward),
 ):
     torch.library.impl(_name, ("cpu", "cuda"), _implementation)
     torch.library.register_fake(_name, _fake)
-
-
-def _direct(tensor: Tensor) -> bool:
-    return not torch.compiler.is_compiling() and type(tensor) in PLAIN
-
-
-def forward(x: Tensor, *args: Any) -> Tensor:
-    """y [..., d]; arguments as in the schema bottleneck_forward."""
-    return (_forward if _direct(x) else torch.ops.adapter_fast.bottleneck_forward.default)(x, *args)
-
-
-def forward_save(x: Tensor, *args: Any) -> tuple[Tensor | None, ...]:
-    """y [..., d], h, slope and z [T, m], what is not saved empty or None; arguments as in bottleneck_forward_save."""
-    return (_forward_save if _direct(x) else torch.ops.adapter_fast.bottleneck_forward_save.default)(x, *args)
-
-
-def backward(dy: Tensor, *args: Any) -> tuple[Tensor | None, ...]:
-    """dx, dw_down, db_down, dw_up, db_up, what is not needed empty or None; arguments as in bottleneck_backward."""
-    return (_backward if _direct(dy) else torch.ops.adapter_fast.bottleneck_backward.default)(dy, *args)
-
-
-def describe(x: Tensor, dtype: torch.dtype, w_down: Tensor, w_up: Tensor, backend: str) -> list[str]:
-    """Phrases on how a call with these tensors would run: launches, conversions and copies."""
-    phrases = []
-    if backend != "torch":
-        phrases.append(launch.launch_form(x.device, dtype, w_down.dtype, max(1, x.numel() // x.shape[-1]), *w_up.shape))
-    if needs_copy(x):
-        phrases.append(f"x is copied first: its strides {list(x.stride())} are not rows of unit stride")
-    for name, weight in (("w_down", w_down), ("w_up", w_up)):
-        if backend != "torch" and not weight.is_contiguous():
-            phrases.append(f"{name} is copied first: it is not contiguous")
-    return phrases

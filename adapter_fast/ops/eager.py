@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .call import Grads, Keep, Need, Saved, Settings, Weights
+
 # Tokens of a block: measured on two threads, smaller ones lose more on products than they win on the cache.
 BLOCK_T = 4096
 
@@ -43,86 +45,57 @@ def _slope(z: Tensor, activation: str) -> Tensor:
 
 
 def forward(
-    x: Tensor,
-    w_down: Tensor,
-    b_down: Tensor | None,
-    w_up: Tensor,
-    b_up: Tensor | None,
-    residual: Tensor | None,
-    add_x: bool,
-    activation: str,
-    scale: float,
-    save_h: bool,
-    save_slope: bool,
-    save_z: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """x [T, d] rows → y [T, d], h, slope and z [T, m], the last three None unless asked for."""
-    w_up = w_up.to(x.dtype)
-    z = _contract(x, w_down, b_down)
-    slope = _slope(z, activation) if save_slope else None
-    h = _activate(z, activation)
-    saved = (h if save_h else None, slope, z if save_z else None)
+    x: Tensor, weights: Weights, residual: Tensor | None, settings: Settings, keep: Keep
+) -> tuple[Tensor, Saved]:
+    """x [T, d] rows → y [T, d] and what is to be kept, [T, m] each."""
+    w_up = weights.w_up.to(x.dtype)
+    z = _contract(x, weights)
+    slope = _slope(z, settings.activation) if keep.slope else None
+    h = _activate(z, settings.activation)
+    saved = Saved(h=h if keep.h else None, slope=slope, z=z if keep.z else None)
     del z
 
-    added = x if add_x else residual
-    bias = None if b_up is None else b_up.to(x.dtype)
+    added = x if settings.add_x else residual
+    bias = None if weights.b_up is None else weights.b_up.to(x.dtype)
     if added is None and bias is None:
-        y = _product(h, w_up.t(), scale)
+        y = _product(h, w_up.t(), settings.scale)
     elif added is None:
-        y = torch.addmm(bias, h, w_up.t(), beta=scale, alpha=scale)  # type: ignore[arg-type]
+        y = torch.addmm(bias, h, w_up.t(), beta=settings.scale, alpha=settings.scale)  # type: ignore[arg-type]
     else:
-        y = _add_product(added, bias, h, w_up.t(), scale)
-    return y, *saved
+        y = _add_product(added, bias, h, w_up.t(), settings.scale)
+    return y, saved
 
 
-def backward(
-    dy: Tensor,
-    x: Tensor | None,
-    h: Tensor | None,
-    slope: Tensor | None,
-    z: Tensor | None,
-    w_down: Tensor | None,
-    b_down: Tensor | None,
-    w_up: Tensor | None,
-    add_x: bool,
-    activation: str,
-    scale: float,
-    weight_dtype: torch.dtype,
-    need_x: bool,
-    need_w_down: bool,
-    need_b_down: bool,
-    need_w_up: bool,
-    need_b_up: bool,
-) -> tuple[Tensor | None, ...]:
-    """dy, x [T, d] rows → dx [T, d], dw_down [m, d], db_down [m], dw_up [d, m], db_up [d], None where not needed.
+def backward(dy: Tensor, saved: Saved, weights: Weights, settings: Settings, dtype: torch.dtype, need: Need) -> Grads:
+    """dy, x [T, d] rows → the gradients that are needed, dx as [T, d], those of the weights in dtype.
 
     h and slope [T, m] are taken as saved, else made from z [T, m], else from x, W_down and b_down.
     """
     dx = dw_down = db_down = dw_up = db_up = None
-    need_dz = need_x or need_w_down or need_b_down
-    if z is None and ((need_dz and slope is None) or (need_w_up and h is None)):
-        z = _contract(x, w_down, b_down)  # type: ignore[arg-type]
-    if need_dz:
+    x, h, slope, z = saved
+    if z is None and ((need.dz and slope is None) or (need.w_up and h is None)):
+        z = _contract(x, weights)  # type: ignore[arg-type]
+    if need.dz:
         # One [T, m] tensor fewer beside dx than with slope and h made together.
-        slope = _slope(z, activation) if slope is None else slope  # type: ignore[arg-type]
-        dz = _product(dy, w_up.to(dy.dtype), scale)  # type: ignore[union-attr]
+        slope = _slope(z, settings.activation) if slope is None else slope  # type: ignore[arg-type]
+        dz = _product(dy, weights.w_up.to(dy.dtype), settings.scale)
         # PyTorch's relu cuts infinities off, which a product with 0 does not.
-        dz = dz.masked_fill_(slope == 0, 0) if activation == "relu" else dz.mul_(slope)
+        dz = dz.masked_fill_(slope == 0, 0) if settings.activation == "relu" else dz.mul_(slope)
         del slope
-        if need_x:
-            weight = w_down.to(dy.dtype)  # type: ignore[union-attr]
-            dx = _add_product(dy, None, dz, weight, 1.0) if add_x else torch.mm(dz, weight)
-        if need_w_down:
-            dw_down = torch.mm(dz.t(), x).to(weight_dtype)  # type: ignore[arg-type]
-        if need_b_down:
-            db_down = column_sum(dz).to(weight_dtype)
+        if need.x:
+            weight = weights.w_down.to(dy.dtype)
+            dx = _add_product(dy, None, dz, weight, 1.0) if settings.add_x else torch.mm(dz, weight)
+        if need.w_down:
+            dw_down = torch.mm(dz.t(), x).to(dtype)  # type: ignore[arg-type]
+        if need.b_down:
+            db_down = column_sum(dz).to(dtype)
         del dz
-    if need_w_up:
-        h = _activate(z, activation) if h is None else h  # type: ignore[arg-type]
-        dw_up = _product(dy.t(), h, scale).to(weight_dtype)
-    if need_b_up:
-        db_up = column_sum(dy).mul_(scale).to(weight_dtype)
-    return dx, dw_down, db_down, dw_up, db_up
+    if need.w_up:
+        h = _activate(z, settings.activation) if h is None else h  # type: ignore[arg-type]
+        dw_up = _product(dy.t(), h, settings.scale).to(dtype)
+    if need.b_up:
+        db_up = column_sum(dy).mul_(settings.scale).to(dtype)
+    return Grads(dx, dw_down, db_down, dw_up, db_up)
 
 
 def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -146,9 +119,9 @@ def _add_product(rows: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale:
     return out
 
 
-def _contract(x: Tensor, w_down: Tensor, b_down: Tensor | None) -> Tensor:
-    weight = w_down.to(x.dtype).t()
-    return torch.mm(x, weight) if b_down is None else torch.addmm(b_down.to(x.dtype), x, weight)
+def _contract(x: Tensor, weights: Weights) -> Tensor:
+    weight = weights.w_down.to(x.dtype).t()
+    return torch.mm(x, weight) if weights.b_down is None else torch.addmm(weights.b_down.to(x.dtype), x, weight)
 
 
 def column_sum(rows: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ def _row(case: Case, phase: str, tiles: str, taken: list[float], predicted: floa
 
 def this_gpu(case: Case) -> Problem:
     """The problem of a case on its GPU."""
-    from adapter_fast.ops.launch import problem
+    from adapter_fast.ops.problem import problem
 
     weights = case.weight_dtype or case.dtype
     found = problem(torch.device(case.device), case.dtype, weights, case.T, case.d, case.m)

@@ -154,7 +154,7 @@ def as_if_on(gpu: Gpu) -> Iterator[None]:
     import triton
 
     from adapter_fast import checks, functional
-    from adapter_fast.ops import launch as ops
+    from adapter_fast.ops import problem as ops
 
     driver = triton.runtime.driver
     kept = functional.select_backend, ops.INTERPRETED, ops._problem, driver._active

@@ -12,8 +12,9 @@ import torch
 import triton
 import triton.language as tl
 
-from ..activations import activate, activation_slope
-from ..launch import Launch, acc_dtype, prepare
+from ..activations import activate
+from ..blocks import Rows, Saved, finish, pointers, save
+from ..launch import Launch, acc_dtype, dtypes, prepare
 from ..shapes import LaunchConfig, Problem
 from .counters import arrive, counters, wait_for
 
@@ -109,9 +110,8 @@ def bottleneck_sliced_kernel(
 
     # All that does not need z is asked for first: the release below would wait for what came in between.
     if PHASE != "second":
-        x = tl.load(
-            x_ptr + first_t * stride_xt + offs_t[:, None] * stride_xt + offs_d[None, :], mask=mask_td, other=0.0
-        )
+        x_rows = pointers(Rows(x_ptr, stride_xt), first_t, offs_t)
+        x = tl.load(x_rows + offs_d[None, :], mask=mask_td, other=0.0)  # [BLOCK_T, BLOCK_D]
         w_down = tl.load(
             w_down_ptr + offs_d[:, None] + offs_m[None, :] * D, mask=mask_d[:, None] & mask_m[None, :], other=0.0
         )  # [BLOCK_D, BLOCK_M]
@@ -119,11 +119,13 @@ def bottleneck_sliced_kernel(
         w_up = tl.load(
             w_up_ptr + offs_m[:, None] + offs_d[None, :] * M, mask=mask_m[:, None] & mask_d[None, :], other=0.0
         ).to(dtype)  # [BLOCK_M, BLOCK_D]
+        residual = None
         if residual_ptr is not None:
-            residual_rows = residual_ptr + first_t * stride_rt + offs_t[:, None] * stride_rt
+            residual_rows = pointers(Rows(residual_ptr, stride_rt), first_t, offs_t)
             residual = tl.load(residual_rows + offs_d[None, :], mask=mask_td, other=0.0)  # [BLOCK_T, BLOCK_D]
         if b_down_ptr is not None:
             b_down = tl.load(b_down_ptr + offs_m, mask=mask_m, other=0.0)
+        b_up = None
         if b_up_ptr is not None:
             b_up = tl.load(b_up_ptr + offs_d, mask=mask_d, other=0.0)
 
@@ -140,21 +142,13 @@ def bottleneck_sliced_kernel(
             z += b_down.to(ACC_DTYPE)[None, :]
         h = activate(z, ACTIVATION).to(dtype)  # [BLOCK_T, BLOCK_M]
         if piece == 0:
-            if z_ptr is not None:
-                tl.store(z_ptr + first_t * M + offs_tm, z.to(z_ptr.dtype.element_ty), mask=mask_tm)
-            if slope_ptr is not None:
-                slope = activation_slope(z, ACTIVATION)
-                tl.store(slope_ptr + first_t * M + offs_tm, slope.to(slope_ptr.dtype.element_ty), mask=mask_tm)
+            save(z, Saved(h_ptr, slope_ptr, z_ptr), first_t, M, offs_tm, mask_tm, ACTIVATION)
             if h_ptr is not None:
                 tl.store(h_ptr + first_t * M + offs_tm, h, mask=mask_tm)
 
         y = tl.dot(h, w_up, input_precision=PRECISION, out_dtype=ACC_DTYPE)  # [BLOCK_T, BLOCK_D]
-        if b_up_ptr is not None:
-            y += b_up.to(ACC_DTYPE)[None, :]
-        y *= scale
-        if residual_ptr is not None:
-            y += residual.to(ACC_DTYPE)
-        tl.store(y_ptr + first_t * D + offs_t[:, None] * D + offs_d[None, :], y.to(dtype), mask=mask_td)
+        y = finish(y, b_up, scale, residual)
+        tl.store(pointers(Rows(y_ptr, D), first_t, offs_t) + offs_d[None, :], y.to(dtype), mask=mask_td)
         if PHASE == "both":
             # Each counts once more when it waits no longer: the last one to do so clears the counter.
             if tl.atomic_add(counters_ptr + tile_t, 1, sem="relaxed") == 2 * slices - 1:
@@ -171,11 +165,10 @@ def slots_at_once(config: LaunchConfig, slices: int) -> int:
 def _launch(
     problem: Problem,
     config: LaunchConfig,
-    dtypes: tuple[torch.dtype, torch.dtype],
     activation: str,
     phase: str,
     slots: int,
-    absent: tuple[bool, ...],
+    given: tuple[torch.dtype | None, ...],
 ) -> Launch:
     return prepare(
         bottleneck_sliced_kernel,
@@ -184,7 +177,7 @@ def _launch(
         {"launch_cooperative_grid": phase == "both"},
         ACTIVATION=activation,
         PRECISION=problem.precision,
-        ACC_DTYPE=acc_dtype(dtypes[0]),
+        ACC_DTYPE=acc_dtype(problem),
         PHASE=phase,
         SLOTS=slots,
         **problem.units(config),
@@ -192,22 +185,13 @@ def _launch(
 
 
 def launch(
-    x: torch.Tensor,
-    w_down: torch.Tensor,
-    b_down: torch.Tensor | None,
-    w_up: torch.Tensor,
-    b_up: torch.Tensor | None,
-    residual: torch.Tensor | None,
+    tensors: dict[str, torch.Tensor | None],
+    numbers: dict[str, int | float],
     activation: str,
-    scale: float,
-    y: torch.Tensor,
-    h: torch.Tensor | None,
-    slope: torch.Tensor | None,
-    z: torch.Tensor | None,
     config: LaunchConfig,
     problem: Problem,
 ) -> None:
-    """Fill y [T, d], and h, slope, z [T, m] where given, from x and residual [T, d] and dense weights.
+    """Fill y, and h, slope, z where given: tensors and numbers by the names of bottleneck_forward_kernel.
 
     One launch, or two of the same kernel where its programs cannot wait for each other: more programs than there are
     multiprocessors, no counters to be had (see counters.counters), or the interpreter, which runs one after another.
@@ -215,37 +199,16 @@ def launch(
     Raises:
         ValueError: m is wider than the tile.
     """
-    T, D = x.shape
-    M = w_down.shape[0]
+    T, D, M = numbers["T"], numbers["D"], numbers["M"]
     if M > config.BLOCK_M:
         raise ValueError(f"the sliced form needs m ≤ BLOCK_M = {config.BLOCK_M}, got m = {M}")
-    if T == 0:
-        return
+    x = tensors["x_ptr"]
     tiles_t, slices = -(-T // config.BLOCK_T), -(-D // config.BLOCK_D)
     together = problem.device >= 0 and tiles_t * slices <= problem.sms
     shared = counters(x.device, tiles_t) if together else None
     parts = x.new_empty((slices, T, M), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
     slots = slots_at_once(config, slices)
-    absent = tuple(value is None for value in (b_down, b_up, residual, h, slope, z))
+    tensors = {**tensors, "parts_ptr": parts, "counters_ptr": shared}
     for phase in ("first", "second") if shared is None else ("both",):
-        _launch(problem, config, (x.dtype, w_down.dtype), activation, phase, slots, absent)(
-            tiles_t * slices,
-            x_ptr=x,
-            w_down_ptr=w_down,
-            b_down_ptr=b_down,
-            w_up_ptr=w_up,
-            b_up_ptr=b_up,
-            residual_ptr=residual,
-            y_ptr=y,
-            h_ptr=h,
-            slope_ptr=slope,
-            z_ptr=z,
-            parts_ptr=parts,
-            counters_ptr=shared,
-            T=T,
-            D=D,
-            M=M,
-            scale=scale,
-            stride_xt=x.stride(0),
-            stride_rt=0 if residual is None else residual.stride(0),
-        )
+        made = _launch(problem, config, activation, phase, slots, dtypes(tensors))
+        made(tiles_t * slices, **tensors, **numbers)

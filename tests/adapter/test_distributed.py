@@ -77,9 +77,9 @@ def test_launches_go_to_the_device_of_their_tensors(monkeypatch):
 
         return launched
 
-    real, seen = launch._kernels, set()
+    real, seen = launch.kernels, set()
     monkeypatch.setattr(launch, "_on", guard)
-    monkeypatch.setattr(launch, "_kernels", kernels)
+    monkeypatch.setattr(launch, "kernels", kernels)
     from adapter_fast import fused_adapter
 
     assert_case(fused_adapter, Case(9, 12, 5))

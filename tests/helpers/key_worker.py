@@ -25,7 +25,7 @@ from adapter_fast.checks import ACTIVATIONS, MEMORY_MODES
 from adapter_fast.kernels import launch as plan
 from adapter_fast.kernels import offers, tiles
 from adapter_fast.kernels.shapes import LaunchConfig
-from adapter_fast.ops import launch as ops_launch
+from adapter_fast.ops import problem as ops_problem
 
 B, H, F = torch.bfloat16, torch.float16, torch.float32
 
@@ -43,14 +43,14 @@ def bound(kept, arguments):
 @contextmanager
 def machine(sms, device=0):
     """An sm_90 with so many multiprocessors; device -1: whose programs cannot wait."""
-    before, problem = ops_launch.INTERPRETED, ops_launch._problem
-    ops_launch.INTERPRETED = ("sm_90", sms)
+    before, problem = ops_problem.INTERPRETED, ops_problem._problem
+    ops_problem.INTERPRETED = ("sm_90", sms)
     problem.cache_clear()
-    ops_launch._problem = lambda *args: replace(problem(*args), device=device)
+    ops_problem._problem = lambda *args: replace(problem(*args), device=device)
     try:
         yield
     finally:
-        ops_launch.INTERPRETED, ops_launch._problem = before, problem
+        ops_problem.INTERPRETED, ops_problem._problem = before, problem
         problem.cache_clear()
 
 

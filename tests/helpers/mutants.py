@@ -302,22 +302,22 @@ MUTANTS = [
     Mutant(
         "a kept forward that forgets the residual",
         "kernels/forward.py",
-        "b_up is None, residual is None, ",
-        "b_up is None, ",
+        "dtypes(tensors))(programs",
+        'dtypes({**tensors, "residual_ptr": None}))(programs',
         KEPT,
     ),
     Mutant(
         "a kept dx that forgets dz",
         "kernels/backward.py",
-        "h is None, dz is None, ",
-        "h is None, ",
+        "wanted.add_dy, dtypes(tensors))",
+        'wanted.add_dy, dtypes({**tensors, "dz_ptr": None}))',
         KEPT,
     ),
     Mutant(
         "a kept weight gradient that forgets db_up",
         "kernels/backward.py",
-        "h is None, db_up is None))",
-        "h is None))",
+        "config, dtypes(tensors))(\n        tiles",
+        'config, dtypes({**tensors, "db_up_ptr": None}))(\n        tiles',
         KEPT,
     ),
     Mutant(
@@ -330,7 +330,7 @@ MUTANTS = [
     Mutant(
         "the alignment of what was saved taken for granted",
         "adapter_fast/ops/launch.py",
-        "m, dy, x, h, slope, z, w_down, w_up)",
+        "m, dy, x, *saved, w_down, w_up)",
         "m, dy, x, w_down, w_up)",
         KEPT,
     ),
@@ -365,7 +365,7 @@ MUTANTS = [
     ),
     Mutant(
         "a ragged bottleneck makes rows of x ragged",
-        "adapter_fast/ops/launch.py",
+        "adapter_fast/ops/problem.py",
         "aligned = d % unit == 0 and T",
         "aligned = d % unit == 0 and m % unit == 0 and T",
         "tests/kernels/test_launch.py::test_what_the_binding_depends_on_gets_a_launch_of_its_own",

@@ -358,9 +358,9 @@ def op_dtypes(monkeypatch):
 
     seen, forward = [], functional.ops.forward
 
-    def recording(x, w_down, *rest):
-        seen.append((x.dtype, w_down.dtype))
-        return forward(x, w_down, *rest)
+    def recording(x, weights, *rest):
+        seen.append((x.dtype, weights.w_down.dtype))
+        return forward(x, weights, *rest)
 
     monkeypatch.setattr(functional.ops, "forward", recording)
     return seen

@@ -14,7 +14,7 @@ from adapter_fast import functional, fused_adapter
 from adapter_fast.checks import ACTIVATIONS, MEMORY_MODES, Backend
 from adapter_fast.kernels.tiles import forced
 from adapter_fast.ops.eager import _activate, _slope
-from adapter_fast.ops.launch import launch_form
+from adapter_fast.ops.explain import launch_form
 from adapter_fast.testing import (
     INPUTS,
     Case,

@@ -222,7 +222,7 @@ COUNTS = (1, 2, 15, 16, 17, 31, 33, 65)
 @pytest.mark.parametrize("slots, rows", [*zip(COUNTS, COUNTS), (1, 65), (17, 2), (33, 16), (2, 257)])
 def test_every_slot_is_added_once(slots, rows):
     """Whole numbers, whose sums are exact in any order; NaN behind the last slot."""
-    from adapter_fast.kernels.reduce import launch_reduce
+    from adapter_fast.kernels.reduce import Partial, launch_reduce
     from adapter_fast.kernels.shapes import Problem
 
     d, m, scale = 37, 11, 0.75
@@ -233,10 +233,16 @@ def test_every_slot_is_added_once(slots, rows):
         return held[:count].copy_(torch.randint(1, 9, (count, *shape), generator=generator))
 
     # The rows of the two biases are tiles of two launches, as many of either as its own tiles give.
-    given = [partial_sums(slots, m, d), partial_sums(slots, d, m), partial_sums(rows, m), partial_sums(rows + 1, d)]
-    found = launch_reduce(*given, scale, torch.float32, Problem(d, m, 4, 4, "ieee", "sm_90", sms=8, aligned=False))
-    for name, value, partial_sum, factor in zip(("dw_down", "dw_up", "db_down", "db_up"), found, given, (1, scale) * 2):
-        assert torch.equal(value.double(), partial_sum.double().sum(0) * factor), name
+    given = Partial(
+        dw_down=partial_sums(slots, m, d),
+        db_down=partial_sums(rows, m),
+        dw_up=partial_sums(slots, d, m),
+        db_up=partial_sums(rows + 1, d),
+    )
+    found = launch_reduce(given, scale, torch.float32, Problem(d, m, 4, 4, "ieee", "sm_90", sms=8, aligned=False))
+    factors = Partial(dw_down=1, db_down=1, dw_up=scale, db_up=scale)
+    for name, value, sums, factor in zip(Partial._fields, found, given, factors):
+        assert torch.equal(value.double(), sums.double().sum(0) * factor), name
 
 
 LARGEST_FLOAT16 = 65504

@@ -13,8 +13,10 @@ from together import together
 
 from adapter_fast import fused_adapter
 from adapter_fast.checks import ACTIVATIONS
+from adapter_fast.kernels.blocks import Linear, Saved
 from adapter_fast.kernels.forms import counters as arena
 from adapter_fast.kernels.forms.sliced import launch as launch_sliced
+from adapter_fast.kernels.forward import arguments
 from adapter_fast.kernels.shapes import LaunchConfig, Problem, padded
 from adapter_fast.kernels.tiles import forced
 from adapter_fast.ops.eager import _activate, _slope
@@ -41,10 +43,9 @@ def launch(case, inputs, tiles=TILES, out=None, **settings):
     added = {"x": x, "tensor": residual, "none": None}[case.residual]
     if out is None:
         out = {"y": x.new_empty(case.T, case.d)} | {name: x.new_empty(case.T, case.m) for name in ("h", "slope", "z")}
-    launch_sliced(
-        x, w_down, b_down, w_up, b_up, added, case.activation, case.scale,
-        out["y"], out["h"], out["slope"], out["z"], tiles, setting(case, **settings),
-    )  # fmt: skip
+    saved = Saved(out["h"], out["slope"], out["z"])
+    given = arguments(x, Linear(w_down, b_down), Linear(w_up, b_up), added, case.scale, out["y"], saved)
+    launch_sliced(*given, case.activation, tiles, setting(case, **settings))
     return out
 
 
@@ -211,8 +212,10 @@ import os
 os.environ["TRITON_INTERPRET"] = "1"
 import torch
 from adapter_fast import reference_adapter
-from adapter_fast.kernels.shapes import LaunchConfig, Problem
+from adapter_fast.kernels.blocks import Linear, Saved
 from adapter_fast.kernels.forms.sliced import launch as launch_sliced
+from adapter_fast.kernels.forward import arguments
+from adapter_fast.kernels.shapes import LaunchConfig, Problem
 from adapter_fast.kernels.tiles import forced
 torch.manual_seed(0)
 T, d, m, stride = 258, 16, 4, 2**24 - 16
@@ -223,7 +226,8 @@ w_down, w_up = torch.randn(m, d).half() / 4, torch.randn(d, m).half() / 2
 y = torch.empty(T, d, dtype=torch.float16)
 tiles = LaunchConfig("sliced", 16, 16, 16, 4, 1)
 problem = Problem(d, m, 2, 2, "ieee", "sm_90", sms=8, aligned=False, device=-1)
-launch_sliced(x, w_down, None, w_up, None, x, "gelu", 1.0, y, None, None, None, tiles, problem)
+given = arguments(x, Linear(w_down, None), Linear(w_up, None), x, 1.0, y, Saved(None, None, None))
+launch_sliced(*given, "gelu", tiles, problem)
 expected = reference_adapter(x.contiguous(), w_down, None, w_up, None)
 assert (y - expected).abs().max() < 2e-2, (y - expected).abs().max()
 print("right")

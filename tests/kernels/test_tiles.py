@@ -14,7 +14,7 @@ from adapter_fast.kernels import tuned
 from adapter_fast.kernels.offers import OPTIONAL_FORMS, VARIABLE, requested_forms
 from adapter_fast.kernels.shapes import TOKENS, LaunchConfig, Problem, bucket, family, padded
 from adapter_fast.kernels.tiles import converted, forced, forced_choices, ruled, select_tiles, split_count
-from adapter_fast.ops import launch
+from adapter_fast.ops.explain import launch_form
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 
@@ -261,7 +261,7 @@ def test_the_rules_decide_on_the_forward_where_a_form_is_asked_for(measured, d):
 
 def phrase(d, m, T=4, dtype=torch.float16):
     """What explain() says of the launches under the interpreter, which takes the tiles of sm_90."""
-    return launch.launch_form(torch.device("cpu"), dtype, dtype, T, d, m)
+    return launch_form(torch.device("cpu"), dtype, dtype, T, d, m)
 
 
 def test_why_there_are_slices(measured, monkeypatch):
@@ -303,7 +303,5 @@ def test_a_tuned_table_is_checked():
 
 
 def test_weights_are_not_said_to_be_converted_where_another_dtype_made_the_same_problem():
-    few = [
-        launch.launch_form(torch.device("cpu"), x, torch.float32, 4, 768, 64) for x in (torch.bfloat16, torch.float16)
-    ]
+    few = [launch_form(torch.device("cpu"), x, torch.float32, 4, 768, 64) for x in (torch.bfloat16, torch.float16)]
     assert not any("converted" in form for form in few)

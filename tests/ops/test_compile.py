@@ -48,12 +48,25 @@ def test_opcheck_backward(trained, memory, backend):
     case = Case(7, 12, 5, torch.float32, weight_dtype=torch.float64)
     inputs = {name: None if value is None else value.detach() for name, value in make_inputs(case).items()}
     save = {"speed": (True, True, False), "balanced": (False, False, True), "lean": (False, False, False)}[memory]
-    _, *saved = ops.forward_save(*(inputs[n] for n in INPUTS), True, "gelu", 1.0, backend, *save)
-    weights = (inputs["w_down"], inputs["b_down"], inputs["w_up"])
+    weights = ops.Weights(*(inputs[name] for name in ops.Weights._fields))
+    settings = ops.Settings(True, "gelu", 1.0, backend)
+    _, saved = ops.forward_save(inputs["x"], weights, None, settings, ops.Keep(*save))
     needs = tuple(name in trained for name in ("x", "w_down", "b_down", "w_up", "b_up"))
     if memory != "speed" and not any(needs[:3]):
         pytest.skip("with no dz to compute h is saved in every mode")
-    arguments = (grad_output(case), inputs["x"], *saved, *weights, True, "gelu", 1.0, backend, torch.float64)
+    arguments = (
+        grad_output(case),
+        inputs["x"],
+        saved.h,
+        saved.slope,
+        saved.z,
+        *weights[:3],
+        True,
+        "gelu",
+        1.0,
+        backend,
+        torch.float64,
+    )
     torch.library.opcheck(OP.bottleneck_backward, (*arguments, *needs))
 
 

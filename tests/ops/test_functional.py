@@ -172,9 +172,9 @@ def test_float32_weights_converted_before_a_call_give_the_same_bits(memory, monk
     seen = []
     launch = forward.launch_forward
 
-    def spy(x, w_down, b_down, *others):
-        seen.append((w_down.dtype, b_down.dtype, others[-1].w_bytes))
-        return launch(x, w_down, b_down, *others)
+    def spy(x, down, *others):
+        seen.append((down.w.dtype, down.b.dtype, others[-1].w_bytes))
+        return launch(x, down, *others)
 
     monkeypatch.setattr(forward, "launch_forward", spy)
     monkeypatch.setattr(tiles, "CONVERT_FROM", {"forward": 0, "backward": 0})
@@ -204,15 +204,15 @@ def test_float32_weights_are_converted_from_some_tokens_on():
 
 
 def test_precision_setting_reaches_the_kernels(monkeypatch):
-    from adapter_fast.ops import launch
+    from adapter_fast.ops.problem import problem as problem_of
 
     before = torch.get_float32_matmul_precision()
     try:
         for setting, expected in (("highest", "ieee"), ("high", "tf32"), ("medium", "tf32")):
             torch.set_float32_matmul_precision(setting)
-            problem = launch.problem(torch.device("cpu"), torch.float32, torch.float32, 5, 8, 3)
+            problem = problem_of(torch.device("cpu"), torch.float32, torch.float32, 5, 8, 3)
             assert problem.precision == expected
-            half = launch.problem(torch.device("cpu"), torch.float16, torch.float32, 5, 8, 3)
+            half = problem_of(torch.device("cpu"), torch.float16, torch.float32, 5, 8, 3)
             assert half.precision == "ieee"
     finally:
         torch.set_float32_matmul_precision(before)

@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from adapter_fast.kernels.offers import OPTIONAL_FORMS
 from adapter_fast.kernels.shapes import TOKENS, Phase, Problem
 from adapter_fast.kernels.tiles import converted, select_tiles
+
+if TYPE_CHECKING:
+    from adapter_fast.kernels.blocks import Linear
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 HIDDEN = (768, 1024, 4096)
@@ -138,58 +141,48 @@ def _cases(
 
 def _launches(dtypes: tuple[str, str, str], problem: Problem) -> Iterator[AotCase]:
     """The cases of one problem, one phase after another."""
-    from adapter_fast.kernels.backward import launch_dx, launch_weight_grad
+    from adapter_fast.kernels.backward import Wanted, launch_dx, launch_weight_grad
+    from adapter_fast.kernels.blocks import Linear, Saved
     from adapter_fast.kernels.forward import launch_forward
-    from adapter_fast.kernels.launch import recorded
+    from adapter_fast.kernels.launch import Branch, recorded
+    from adapter_fast.kernels.reduce import Partial, launch_reduce
 
     x_dtype, w_dtype, precision = dtypes
     T, D, M, aligned = problem.tokens, problem.D, problem.M, problem.aligned
     x, dy = _tensor(x_dtype, T, D, aligned=aligned), _tensor(x_dtype, T, D, aligned=aligned)
     h = _tensor(x_dtype, T, M)
 
-    def weights(setting: Problem) -> tuple[torch.Tensor, ...]:
+    def linears(setting: Problem) -> tuple[Linear, Linear]:
         """As ops/launch.py hands them on: copies, of weights in another dtype and of biases, are aligned."""
         dtype, at = (w_dtype, aligned) if setting == problem else (x_dtype, True)
         w_down, w_up = _tensor(dtype, M, D, aligned=at), _tensor(dtype, D, M, aligned=at)
-        return w_down, _tensor(w_dtype, M), w_up, _tensor(w_dtype, D)
+        return Linear(w_down, _tensor(w_dtype, M)), Linear(w_up, _tensor(w_dtype, D))
 
+    branch = Branch("gelu", 1.0)
     setting = converted("forward", problem)
     config = select_tiles("forward", setting)
+    keep = Saved(h=True, slope=True, z=False)
     # Where its programs cannot wait for each other the sliced form is two launches, as for a device of -1.
     for device in (0, -1) if config.form == "sliced" else (0,):
-        forward = partial(launch_forward, x, *weights(setting), x, "gelu", 1.0, True, True, False)
-        yield from _cases("forward", config.form, dtypes, aligned, partial(forward, replace(setting, device=device)))
+        call = partial(launch_forward, x, *linears(setting), x, branch, keep, replace(setting, device=device))
+        yield from _cases("forward", config.form, dtypes, aligned, call)
 
     setting = converted("backward", problem)
-    w_down, b_down, w_up, _ = weights(setting)
-    modes: tuple[tuple[Phase, dict[str, Any]], ...] = (("dx", {"slope": h}), ("dx_z", {"z": h}), ("dx_x", {"x": x}))
-    for phase, mode in modes:
+    down, up = linears(setting)
+    none = Saved(None, None, None)
+    modes: dict[Phase, Saved] = {"dx": none._replace(slope=h), "dx_z": none._replace(z=h), "dx_x": none}
+    for phase, saved in modes.items():
         config = select_tiles(phase, setting)
-        read = {"x": None, "slope": None, "z": None} | mode
-        settled = {"w_down": w_down, "b_down": b_down, "w_up": w_up, "add_dy": True, "activation": "gelu", "scale": 1.0}
-        settled |= {"need_dx": True, "save_h": phase != "dx", "need_b_down": True}
-        call = partial(launch_dx, dy, **read, **settled, save_dz=True, problem=setting)
+        wanted = Wanted(dx=True, add_dy=True, h=phase != "dx", dz=True, db_down=True)
+        call = partial(launch_dx, dy, x, saved, down, up.w, branch, wanted, setting)
         yield from _cases(phase, config.form, dtypes, aligned, call)
         # The weights themselves are not read in the next: their dtype does not matter.
         grads = partial(launch_weight_grad, dy, x, h, h, M, True, setting)
         yield from _cases("weight_grad", "fused", (x_dtype, x_dtype, precision), aligned, grads)
         with recorded():
-            sums = call()[-1], *grads()
-        yield from _reduce(dtypes, setting, *sums)
-
-
-def _reduce(
-    dtypes: tuple[str, str, str],
-    problem: Problem,
-    db_down: torch.Tensor,
-    dw_down: torch.Tensor,
-    dw_up: torch.Tensor,
-    db_up: torch.Tensor,
-) -> Iterator[AotCase]:
-    from adapter_fast.kernels.reduce import launch_reduce
-
-    call = partial(launch_reduce, dw_down, dw_up, db_down, db_up, 1.0, _DTYPES[dtypes[1]], problem)
-    yield from _cases("reduce", "", (*dtypes[:2], "ieee"), problem.aligned, call)
+            sums = Partial(db_down=call().db_down, **grads()._asdict())
+        reduce = partial(launch_reduce, sums, 1.0, _DTYPES[w_dtype], setting)
+        yield from _cases("reduce", "", (x_dtype, w_dtype, "ieee"), aligned, reduce)
 
 
 def cases(arch: str) -> Iterator[AotCase]:

@@ -61,6 +61,13 @@ def read_case(module: str, arch_name: str, index: int) -> Reading:
 def compile_case(case, arch: Arch):
     """triton.compile with the options of the launch, and what it knows of arguments that are divisible by 16."""
     import triton
+
+    source, target = described(case, arch)
+    return triton.compile(source, target=target, options=dict(case.options))
+
+
+def described(case, arch: Arch):
+    """The case and the architecture as Triton's compiler takes them: ASTSource, GPUTarget."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -72,8 +79,7 @@ def compile_case(case, arch: Arch):
         if name in case.divisible_by_16 and signature[name] != "constexpr"
     }
     source = ASTSource(fn=case.fn, signature=signature, constexprs=dict(case.constexprs), attrs=attrs)
-    target = GPUTarget(arch.backend, arch.number, arch.warp_size)
-    return triton.compile(source, target=target, options=dict(case.options))
+    return source, GPUTarget(arch.backend, arch.number, arch.warp_size)
 
 
 def _read(compiled, arch: Arch) -> resources.Resources:

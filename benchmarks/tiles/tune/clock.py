@@ -20,7 +20,7 @@ from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem
 from adapter_fast.kernels.tiles import ruled
 from adapter_fast.measure.clock import Sampler, Spread, event_timer, host_timer, interleave, spread
 from adapter_fast.measure.roofline import floor_us, measure_ceilings
-from adapter_fast.ops.launch import problem as problem_of
+from adapter_fast.ops.problem import problem as problem_of
 
 
 class Clock(Protocol):
