@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
+from adapter_fast.checks import ACTIVATIONS
 from adapter_fast.config import AdapterConfig
 
 
@@ -43,7 +44,7 @@ def test_config_is_immutable():
         AdapterConfig().bottleneck = 3
 
 
-@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu", "tanh", "identity"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_json_round_trip(activation):
     config = AdapterConfig(
         17, activation, scale=2, bias=False, init_std=1e-3, implementation="reference", dtype="float16"
