@@ -250,10 +250,3 @@ def test_a_tag_of_one_sentence_may_fall_in_any_part(tmp_path: Path) -> None:
 )
 def test_settings_of_the_kinds_are_checked(change: dict, message: str) -> None:
     assert message in error_of(Settings, "m", "t", **change)
-
-
-def test_placements_are_the_configurations_own() -> None:
-    from adapter_fast.config import PLACEMENTS
-    from adapter_fast.tasks import settings
-
-    assert tuple(PLACEMENTS) == settings.PLACEMENTS
