@@ -140,7 +140,7 @@ SHAPES = {
 def test_figures_of_any_shape_are_drawn_and_no_text_is_cut_or_runs_into_another(shape):
     experiment, result = SHAPES[shape]()
     figures = drawn(experiment, result)
-    assert set(figures) <= set(paper.PICTURES)
+    assert set(figures) <= set(paper.all_pictures())
     for name, figure in figures.items():
         if shape == "nothing to compare with" and name == "tradeoff":
             figure.draw_without_rendering()
