@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from adapter_fast.tasks.data.pictures import read_pictures
 from adapter_fast.tasks.data.questions import Answer, read_questions
 from adapter_fast.tasks.data.sentences import read_sentences
 from adapter_fast.tasks.data.splits import load_task, split
+from adapter_fast.tasks.kinds import KINDS
 from adapter_fast.tasks.kinds.find import kind_name
 from adapter_fast.tasks.settings import Settings
 
@@ -250,3 +252,9 @@ def test_a_tag_of_one_sentence_may_fall_in_any_part(tmp_path: Path) -> None:
 )
 def test_settings_of_the_kinds_are_checked(change: dict, message: str) -> None:
     assert message in error_of(Settings, "m", "t", **change)
+
+
+def test_the_page_of_the_command_line_has_every_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs/cli.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([a-z ]+) \|", page.partition("| `--kind`")[2].partition("\n\n")[0], re.M)
+    assert [row.replace(" ", "-") for row in rows] == list(KINDS)
