@@ -10,6 +10,7 @@ import pytest
 from tiny_task import COLOURS, write_images, write_lines, write_squad, write_tags
 
 from adapter_fast.common.errors import UserError
+from adapter_fast.config import PLACEMENTS
 from adapter_fast.tasks.data.documents import read_documents
 from adapter_fast.tasks.data.pictures import read_pictures
 from adapter_fast.tasks.data.questions import Answer, read_questions
@@ -246,7 +247,7 @@ def test_a_tag_of_one_sentence_may_fall_in_any_part(tmp_path: Path) -> None:
     "change, message",
     [
         ({"kind": "ner"}, "kind must be one of text-classification, token-classification, question-answering, lang"),
-        ({"placement": "lora"}, "placement must be one of houlsby, pfeiffer, parallel, got 'lora'"),
+        ({"placement": "lora"}, f"placement must be one of {', '.join(PLACEMENTS)}, got 'lora'"),
         ({"stride": -1}, "stride must be at least 0, got -1"),
     ],
 )
