@@ -78,7 +78,7 @@ class FusedAdapter(_Adapter):
     Args:
         hidden_size: d, width of the activations.
         bottleneck: m, width of the bottleneck.
-        activation: "gelu" (erf), "gelu_tanh", "relu", "silu", "tanh" or "identity".
+        activation: a name of reference.ACTIVATIONS, "gelu" (erf) by default.
         scale: factor on the adapter's branch.
         bias: whether both projections have a bias.
         init_std: standard deviation of the initial weights; 0 starts exactly at the identity.

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from .experiments import NAMES
+
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
 
@@ -33,7 +35,7 @@ COMMANDS = {
     "demo": Command(".tasks.commands", "Tune MiniLM on Reuters-R8 four ways.", ("accelerate", "sklearn"), "tune"),
     "experiment": Command(
         ".experiments.commands",
-        "The paper's experiments: glue, classification, squad, tradeoff, sequential, ablation.",
+        f"The paper's experiments: {', '.join(NAMES)}.",
         ("accelerate", "sklearn", "scipy", "matplotlib"),
         "experiments",
     ),

@@ -6,15 +6,39 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from .checks import check_activation, check_memory, check_number, check_size
 
 SUB_LAYERS = ("attention", "cross_attention", "feed_forward")  # in the order in which they run
-PLACEMENTS: dict[str, tuple[str, ...]] = {  # and the sub-layers that each adapts where `sublayers` does not say
-    "houlsby": ("attention", "feed_forward"),
-    "pfeiffer": ("feed_forward",),
-    "parallel": ("feed_forward",),
+Form = Literal["output", "norm", "parallel"]  # what an adapter does at its place: placement.container.run_site
+
+
+class Placement(NamedTuple):
+    """Where in a layer adapters sit. A preset of AdapterConfig has its name."""
+
+    sublayers: tuple[str, ...]  # those adapted where `sublayers` does not say
+    places: dict[str, Form]  # fields of placement.families.SubLayer; a sub-layer's adapter is at the first that it has
+    computes: str  # with h a sub-layer's output, x its residual, f the bottleneck
+
+
+PLACEMENTS = {
+    "houlsby": Placement(
+        ("attention", "feed_forward"),
+        {"hook": "output"},
+        "behind the output of these modules, with x the residual: y = h + scale · f(h)",
+    ),
+    "pfeiffer": Placement(
+        ("feed_forward",),
+        {"norm": "norm", "sum": "output"},
+        "around the named LayerNorm, LN(s + scale · f(LN(s))) with s the residual sum; where the norm comes first, "
+        "behind the sum: s + scale · f(s)",
+    ),
+    "parallel": Placement(
+        ("feed_forward",),
+        {"hook": "parallel"},
+        "h + scale · f(x) at the feed-forward's place of houlsby; x is what enters the named module",
+    ),
 }
 IMPLEMENTATIONS = ("fused", "reference")
 WEIGHT_DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
@@ -56,14 +80,11 @@ class AdapterConfig:
 
     Args:
         bottleneck: m, at least 1. The paper's sweep is 8, 64, 256 (section 3.2).
-        activation: "gelu" (erf), "gelu_tanh", "relu", "silu", "tanh" or "identity".
-        placement: where in a layer. With h a sub-layer's output, s the sum of h and the residual, f the bottleneck:
-            "houlsby": h + scale · f(h), behind attention and feed-forward, after dropout, before residual and
-            LayerNorm. "pfeiffer" (AdapterHub's seq_bn): s + scale · f(LN(s)) ahead of the feed-forward's LayerNorm;
-            where the norm comes first ("pre-LN"), s + scale · f(s). "parallel" (par_bn): h + scale · f(x), x the
-            stream that enters the feed-forward.
+        activation: a name of reference.ACTIVATIONS, "gelu" (erf) by default.
+        placement: where in a layer, a name of PLACEMENTS: "houlsby" behind attention and feed-forward, after dropout,
+            before residual and LayerNorm. PLACEMENTS says what each computes.
         sublayers: which sub-layers, of "attention", "cross_attention" (of a decoder behind an encoder) and
-            "feed_forward"; None takes the placement's: both for "houlsby", else the feed-forward alone.
+            "feed_forward"; None takes the placement's own.
         layers: which layers, by number from 0, an encoder's before its decoder's; None takes all. Leaving out the
             lowest ends the backward pass at the lowest adapter (AdapterDrop, Rücklé et al. 2021).
         target_modules: a regular expression: the outputs of all modules whose whole name it matches get an adapter,
@@ -132,7 +153,7 @@ class AdapterConfig:
     @property
     def adapted(self) -> tuple[str, ...]:
         """The sub-layers adapted, in the order in which they run."""
-        return PLACEMENTS[self.placement] if self.sublayers is None else self.sublayers
+        return PLACEMENTS[self.placement].sublayers if self.sublayers is None else self.sublayers
 
     def _check_targets(self) -> None:
         if self.target_modules is None:

@@ -42,7 +42,7 @@ def fused_adapter(
             which may differ from x's; they are converted tile by tile to x's dtype and products accumulate in float32.
             Their gradients come in their own dtype.
         residual: None adds x (Houlsby), a tensor [..., d] of x's dtype adds that (Pfeiffer), False adds nothing.
-        activation: "gelu" (erf), "gelu_tanh", "relu", "silu", "tanh" or "identity".
+        activation: a name of reference.ACTIVATIONS, "gelu" (erf) by default.
         scale: finite factor on the adapter's branch.
         memory: what training keeps for the backward pass besides x. "speed": act(z) and its slope, 2·T·m elements;
             "balanced": z, T·m elements, and the activation is computed again; "lean": nothing, and z is computed

@@ -41,7 +41,7 @@ def reference_adapter(
         x: [..., d], any floating dtype.
         w_down: [m, d], b_down: [m] or None; w_up: [d, m], b_up: [d] or None. A dtype other than x's is converted.
         residual: None adds x (Houlsby), a tensor [..., d] adds that, False adds nothing.
-        activation: "gelu" (erf), "gelu_tanh", "relu", "silu", "tanh" or "identity".
+        activation: a name of ACTIVATIONS, "gelu" (erf) by default.
         scale: factor on the adapter's branch.
         memory: taken so that both have one signature; autograd keeps here what it always keeps.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adapter_fast.benchmarks.compare import LABELS
+from adapter_fast.benchmarks.compare import PROVIDERS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from adapter_fast.benchmarks.suites import Bench
 
 SUITES = ("op", "model", "memory", "latency")
-PROVIDERS = tuple(LABELS)
 INTERRUPTED = 130
 
 
@@ -34,7 +33,11 @@ INTERRUPTED = 130
 )
 @click.option("--quick", is_flag=True, help="One small case a suite, to see that everything runs.")
 @click.option(
-    "--provider", "providers", multiple=True, type=click.Choice(PROVIDERS), help="Only this one; may be repeated."
+    "--provider",
+    "providers",
+    multiple=True,
+    type=click.Choice(tuple(PROVIDERS)),
+    help="Only this one; may be repeated.",
 )
 @click.option("--case", "cases", multiple=True, help="Only this case, as the tables name it; may be repeated.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds of two samples each.  [default: the suite's own]")

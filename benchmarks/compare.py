@@ -5,36 +5,44 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from adapter_fast.benchmarks.rows import Row
 
-# Every provider in the order of tables and plots, and the name it has there.
-LABELS = {
-    "fused": "fused",
-    "fused-balanced": "fused, balanced",
-    "fused-lean": "fused, lean",
-    "fused-compile": "fused + torch.compile",
-    "reference": "reference",
-    "two-kernel": "two kernels",
-    "compile": "torch.compile",
-    "adapterhub": "AdapterHub",
-    "adapter-l": "Adapter-L",
-    "peft-lora": "PEFT LoRA",
-    "peft-lora-merged": "PEFT LoRA, merged",
-    "full": "full fine-tuning",
-    "bare": "bare model",
-    "bare-compile": "bare model + torch.compile",
-    "adapterhub-bare": "bare model, transformers 4.57",
+
+@dataclass(frozen=True)
+class Provider:
+    """Someone who is measured: how tables and plots show it, and what it is compared with."""
+
+    label: str
+    colour: str  # of Okabe and Ito's palette, which the colour-blind can tell apart; greys for what is no peer
+    role: Literal["ours", "peer", "bare", "other"] = "peer"  # fused is to beat peers alone
+    bare: str = "bare"  # the bare model that it is above of: of the same compiler, the same transformers
+    adapters: bool = True  # whether what it adds to the bare model are adapters, which have a floor
+
+
+# In the order of tables and plots.
+PROVIDERS = {
+    "fused": Provider("fused", "#D55E00", "ours"),
+    "fused-balanced": Provider("fused, balanced", "#B04A00", "ours"),
+    "fused-lean": Provider("fused, lean", "#7A3300", "ours"),
+    "fused-compile": Provider("fused + torch.compile", "#E69F00", "ours", bare="bare-compile"),
+    "reference": Provider("reference", "#6E6E6E", "other"),
+    "two-kernel": Provider("two kernels", "#56B4E9"),
+    "compile": Provider("torch.compile", "#0072B2", bare="bare-compile"),
+    "adapterhub": Provider("AdapterHub", "#009E73", bare="adapterhub-bare"),
+    "adapter-l": Provider("Adapter-L", "#882255"),  # Tol's wine red
+    "peft-lora": Provider("PEFT LoRA", "#CC79A7", adapters=False),
+    "peft-lora-merged": Provider("PEFT LoRA, merged", "#F0E442", "other", adapters=False),
+    "full": Provider("full fine-tuning", "#000000", "other", adapters=False),
+    "bare": Provider("bare model", "#B4B4B4", "bare", adapters=False),
+    "bare-compile": Provider("bare model + torch.compile", "#8A8A8A", "bare", adapters=False),
+    "adapterhub-bare": Provider("bare model, transformers 4.57", "#C8C8C8", "bare", adapters=False),
 }
-# The bare model that a provider is above of, where it is not "bare": the same compiler, the same transformers.
-BARE_OF = {"compile": "bare-compile", "fused-compile": "bare-compile", "adapterhub": "adapterhub-bare"}
 BARE_MEANS = "the bare model: for compiled models the compiled one, for AdapterHub that of its own transformers"
-BARE = ("bare", *dict.fromkeys(BARE_OF.values()))
 MODES = {"eager": "eager", "graph-cold": "CUDA graph, inputs in no cache", "graph-hot": "CUDA graph"}
-OURS = ("fused", "fused-balanced", "fused-lean", "fused-compile")
-# Not what fused is to beat: ours, those without an adapter, and what it is compared with on its own.
-NOT_PEERS = {*OURS, *BARE, "reference", "full", "peft-lora-merged"}
+OURS = tuple(name for name, provider in PROVIDERS.items() if provider.role == "ours")
 
 Group = dict[str, Row]
 _VARIANT = re.compile(r"-w(\d+)$")
@@ -79,9 +87,14 @@ def groups(rows: Iterable[Row]) -> dict[tuple[str, str, str], Group]:
 
 
 def providers(names: Iterable[str]) -> list[str]:
-    """Each name once, in the order of LABELS; unknown ones last, as they come."""
+    """Each name once, in the order of PROVIDERS; unknown ones last, as they come."""
     once = dict.fromkeys(names)
-    return [*(name for name in LABELS if name in once), *(name for name in once if name not in LABELS)]
+    return [*(name for name in PROVIDERS if name in once), *(name for name in once if name not in PROVIDERS)]
+
+
+def provider_of(name: str) -> Provider:
+    """A provider by its name; one that is here no longer, or not yet, as a peer in a colour of its own."""
+    return PROVIDERS.get(name) or Provider(name, "#666633")
 
 
 def best_mode(rows: Iterable[Row]) -> str:
@@ -100,9 +113,9 @@ def over_bare(row: Row | None, group: Group) -> float | None:
     Compiled models stand against the compiled bare one, AdapterHub's against that of its own transformers, where these
     were measured.
     """
-    if row is None or row.provider in BARE:
+    if row is None or provider_of(row.provider).role == "bare":
         return None
-    own = group.get(BARE_OF.get(row.provider, "bare"))
+    own = group.get(provider_of(row.provider).bare)
     bare = speedup(row, own if own and own.us_p50 else group.get("bare"))
     return None if bare is None else bare - 1.0
 

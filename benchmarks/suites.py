@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from adapter_fast.benchmarks.cases import dtype_name, memory_cases, name_of, op_cases, shape_of
-from adapter_fast.benchmarks.compare import BARE, BARE_OF
+from adapter_fast.benchmarks.compare import provider_of
 from adapter_fast.benchmarks.contender import Factory
 from adapter_fast.benchmarks.models import ModelCase, latency_cases, model_cases, model_floor_us
 from adapter_fast.benchmarks.peers.op import TRAINING
@@ -131,8 +131,8 @@ def _model(suite: str, case: ModelCase, device: str, quick: bool) -> Bench:
     from adapter_fast.benchmarks.peers.contenders import model_contenders
 
     def floor(provider: str, medians: Mapping[str, float], ceilings: Ceilings) -> float | None:
-        bare = medians.get(BARE_OF.get(provider, "bare"), medians.get("bare"))
-        if provider in (*BARE, "full") or "lora" in provider or bare is None:
+        bare = medians.get(provider_of(provider).bare, medians.get("bare"))
+        if bare is None or not provider_of(provider).adapters:
             return None  # the floor is that of the adapters, over the bare model
         return model_floor_us(case, bare, ceilings)
 

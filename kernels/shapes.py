@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Phase = Literal["forward", "dx", "dx_z", "dx_x", "expand", "weight_grad"]
-Form = Literal["fused", "split", "sliced"]
 
 # Representative numbers of tokens; a launch belongs to the first that is no smaller, or to the last.
 TOKENS = (128, 2048, 16384, 65536)
@@ -16,13 +15,12 @@ TOKENS = (128, 2048, 16384, 65536)
 class LaunchConfig:
     """One launch and its tiles.
 
-    form: "fused", one kernel per direction; "split", a launch for each projection; "sliced", the hidden dimension split
-        over programs.
+    form: "fused", one kernel per direction; "split", a launch for each projection; or an optional form: offers.FORMS.
     partial_sums: the products of BLOCK_D columns are summed one by one instead of running on in one accumulator, which
         is the order of the sliced form: both then give the same bits.
     """
 
-    form: Form
+    form: str
     BLOCK_T: int
     BLOCK_D: int
     BLOCK_M: int

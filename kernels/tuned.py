@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from .shapes import TOKENS, Form, LaunchConfig, Phase, Problem, kind, padded
+from .offers import OPTIONAL_FORMS, fits
+from .shapes import TOKENS, LaunchConfig, Phase, Problem, kind, padded
 
 FOLDER = Path(__file__).parent / "tuned"
+FORMS = ("fused", "split", *OPTIONAL_FORMS)
 TILES = ("form", "BLOCK_T", "BLOCK_D", "BLOCK_M", "num_warps", "num_stages")
 OPTIONS = ("partial_sums",)
 # What else a row says; all but the key are there for the reader.
@@ -44,12 +46,6 @@ def choice(phase: Phase, problem: Problem) -> LaunchConfig | None:
     return row(problem.tokens) if whole else None
 
 
-def fits(config: LaunchConfig, problem: Problem) -> bool:
-    """Whether a choice measured at one hidden size can be launched at this one, here."""
-    programs = -(-problem.tokens // config.BLOCK_T) * -(-problem.D // config.BLOCK_D)
-    return config.form != "sliced" or programs <= problem.sms
-
-
 @cache
 def _table(arch: str) -> _Table:
     path = FOLDER / f"{arch}.json"
@@ -70,8 +66,8 @@ def parse(rows: list[Mapping[str, Any]], where: str) -> _Table:
             raise ValueError(f"{where}: row {index} has no {', '.join(missing)}")
         if row["tokens"] not in TOKENS:
             raise ValueError(f"{where}: row {index}: tokens must be one of {TOKENS}, got {row['tokens']}")
-        if row["form"] not in get_args(Form):
-            raise ValueError(f"{where}: row {index}: form must be one of {get_args(Form)}, got {row['form']!r}")
+        if row["form"] not in FORMS:
+            raise ValueError(f"{where}: row {index}: form must be one of {FORMS}, got {row['form']!r}")
         config = LaunchConfig(**{name: row[name] for name in TILES}, **{n: row[n] for n in OPTIONS if n in row})
         at = table.setdefault((row["kind"], row["phase"], padded(row["M"])), {}).setdefault(row["D"], {})
         if row["tokens"] in at:

@@ -19,11 +19,15 @@ from .methods import cell, number_of_layers
 from .options import Options
 from .result import Result
 from .texts import read_tasks
-from .wording import caption, scored, share
+from .wording import caption, percent, scored, share
 
-__all__ = ["HELP", "PAPER", "QUICK", "figures", "plan", "read_tasks", "table"]
+__all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "figures", "finding", "plan", "read_tasks", "table"]
 
-HELP = "Spans of adapters removed, initial scale, number and place of adapters, LayerNorms frozen (section 3.6)."
+COMMAND = "--model bert-base-uncased --data 20newsgroups"
+PICTURES = {
+    "spans": "Points lost when the adapters of a span of layers are removed",
+    "init": "Accuracy over the initial scale of the adapters",
+}
 # Section 3.6: m = 64 on MNLI and CoLA; the scale from 1e-7 to 1.
 PAPER = replace(
     classification.PAPER,
@@ -34,6 +38,7 @@ PAPER = replace(
     init_stds=(1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
 )
 QUICK = replace(classification.QUICK, bottlenecks=(8,), tops=(), init_stds=(1e-2, 1.0))
+PLATEAU = 1e-2  # the scale up to which the paper's scores are level (section 3.6)
 
 
 def plan(lab: Lab, tasks: Sequence[Task], options: Options, rows: Mapping[str, Row]) -> Sequence[Job]:
@@ -121,6 +126,29 @@ def span_scores(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 def _depth(scores: Mapping[str, float]) -> int:
     return 1 + max(int(span.partition("-")[2]) for span in scores if span != "none")
+
+
+def finding(result: Result) -> str:
+    """See find.Experiment."""
+    scales: dict[float, list[float]] = {}
+    for summary in summarize(result.rows):
+        if summary["init_std"] is not None:
+            scales.setdefault(summary["init_std"], []).append(summary.mean())
+    level = [float(np.mean(own)) for std, own in scales.items() if std <= PLATEAU]
+    beyond = {std: float(np.mean(own)) for std, own in scales.items() if std > PLATEAU}
+    parts = []
+    if level:
+        parts.append(f"mean accuracy {percent(min(level))} to {percent(max(level))} for initial σ up to {PLATEAU:g}")
+        parts += [f"{percent(value)} at {std:g}" for std, value in sorted(beyond.items())]
+    for task, scores in span_scores(result.rows).items():
+        whole = scores[max(scores, key=_width)]
+        parts.append(f"{task} without any adapter {percent(whole)} of {percent(scores['none'])} on validation")
+    return "; ".join(parts)
+
+
+def _width(span: str) -> int:
+    first, _, last = span.partition("-")
+    return int(last) - int(first) if last else -1
 
 
 def figures(result: Result) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from .methods import adapter_cells, cell, top_cells
 from .options import Options
 from .result import Result
 from .texts import read_tasks
-from .wording import caption, percent, scored, share, times
+from .wording import caption, means, percent, scored, share, tasks_of, times
 
-__all__ = ["HELP", "PAPER", "QUICK", "figures", "plan", "read_tasks", "table"]
+__all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "figures", "finding", "plan", "read_tasks", "table"]
 
-HELP = "Labelled text sets: adapters against head only, top layers and full fine-tuning (Table 2)."
+COMMAND = "--model bert-base-uncased --data 20newsgroups"
+PICTURES: dict[str, str] = {}
 # Section 3.3: the sweep over the additional tasks. Batch and schedule are those of GLUE (section 3.1).
 PAPER = Options(
     seeds=5,
@@ -86,6 +87,13 @@ def best_of(rows: Sequence[Row]) -> dict[str, dict[str, Summary]]:
         if method not in own or summary.validation > own[method].validation:
             own[method] = summary
     return found
+
+
+def finding(result: Result) -> str:
+    """See find.Experiment."""
+    best = best_of(result.rows).values()
+    found = {name: [own[name] for own in best if name in own] for name in ("adapters", "full", "top", "head")}
+    return f"mean accuracy over {tasks_of(result.rows)}: {means(found)}"
 
 
 def figures(result: Result) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The click command experiment; torch and transformers are imported only when it runs."""
+"""The click command experiment; transformers is imported only when it runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import click
 
 from ..common.errors import UserError
 from ..tasks.settings import PRECISIONS
-from .find import NAMES, find_experiment
+from . import NAMES
+from .find import find_experiment
 from .grid.processes import alive, helpers, leave_launcher
 from .grid.spec import METHODS
 from .options import Options

@@ -1,4 +1,4 @@
-"""The experiments by name. Each is a module with the same names: see Experiment."""
+"""An experiment by its name, one of NAMES, and what each of these modules has."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ if TYPE_CHECKING:
     from .grid.lab import Lab
     from .result import Result
 
-NAMES = ("glue", "classification", "squad", "tradeoff", "sequential", "ablation")
-
 
 class Experiment(Protocol):
     """What an experiment's module has."""
 
-    HELP: str
+    COMMAND: str  # the paper's own, without "adapter-fast experiment"
+    PICTURES: dict[str, str]  # figures() by name, in words for those who cannot see them
     PAPER: Options
     QUICK: Options
 
@@ -36,6 +35,10 @@ class Experiment(Protocol):
 
     def table(self, result: Result) -> str:
         """Markdown."""
+        ...
+
+    def finding(self, result: Result) -> str:
+        """What was found, in one sentence of figures; says itself what is missing of the runs it needs."""
         ...
 
     def figures(self, result: Result) -> dict[str, Any]:

@@ -22,9 +22,12 @@ from .grid.task import TRAIN, VALIDATION, Task
 from .methods import adapter_cells, cell, top_cells
 from .options import Options
 from .result import Result
-from .wording import caption, scored, share
+from .wording import caption, means, scored, share
 
-HELP = "Questions on SQuAD v1.1: adapters over m against fine-tuning, F1 and exact match (Figure 5)."
+COMMAND = "--model bert-base-uncased --data SQUAD"
+PICTURES = {
+    "squad": "F1 of answers against trained parameters",
+}
 # Section 3.5. Its rates and epochs of fine-tuning are for full and for the top k layers alike; which k it tried, it
 # does not say: these are section 3.3's. Seeds: Figure 5. Length and stride: BERT's code, run_squad.py.
 PAPER = Options(
@@ -141,6 +144,16 @@ def table(result: Result) -> str:
     )
     titles = ["", "trained", "exact match", "F1", "learning rate, epochs", "the paper's F1"]
     return markdown_table(titles, lines) + caption(result.rows, result.options, *said)
+
+
+def finding(result: Result) -> str:
+    """See find.Experiment."""
+    found = points(result.rows)
+    best = {
+        name: sorted((own for own in found if own["method"] == name), key=lambda own: own.validation)[-1:]
+        for name in ("adapters", "full")
+    }
+    return f"F1 on {found[0]['task']}: {means(best, VALIDATION)}"
 
 
 def figures(result: Result) -> dict[str, Any]:

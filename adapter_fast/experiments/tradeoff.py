@@ -21,12 +21,17 @@ from .result import Result
 from .texts import read_tasks
 from .wording import caption, scored, share, signed
 
-__all__ = ["HELP", "PAPER", "QUICK", "figures", "plan", "read_tasks", "table"]
+__all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "figures", "finding", "plan", "read_tasks", "table"]
 
-HELP = "Accuracy against trained parameters: adapters over m, top layers over k, LayerNorms (Figures 1, 3, 4)."
+COMMAND = "--model bert-base-uncased --data 20newsgroups"
+PICTURES = {
+    "tradeoff": "Accuracy less that of full fine-tuning against trained parameters, over tasks",
+    "tradeoff-tasks": "Accuracy of each task against trained parameters",
+}
 # Section 3.4: adapter sizes 2^n for n = 0 … 9; the rest as in section 3.3.
 PAPER = replace(classification.PAPER, bottlenecks=tuple(2**n for n in range(10)))
 QUICK = classification.QUICK
+NEAR = 1.0  # points of full fine-tuning that count as close to it
 PERCENTILES = (20, 50, 80)  # over tasks, as Figures 1 and 3 draw them
 CURVES = {"adapters": "adapters over m", "top": "top layers over k", "layer-norms": "LayerNorms and head"}
 
@@ -99,6 +104,27 @@ def curve_points(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _name(method: str, size: int) -> str:
     names = {"head": "head only", "layer-norms": CURVES["layer-norms"], "full": "full fine-tuning"}
     return names.get(method) or (f"adapters, m = {size}" if method == "adapters" else f"top layers, k = {size}")
+
+
+def finding(result: Result) -> str:
+    """See find.Experiment."""
+    points = [point for point in curve_points(result.rows) if point["method"] == "adapters" and point["deltas"]]
+    if not points:
+        return "no adapters beside full fine-tuning"
+    near = min(
+        (point for point in points if point["deltas"][1] >= -NEAR), key=lambda point: point["trained"], default=None
+    )
+    if near is None:
+        best = max(points, key=lambda point: point["deltas"][1])
+        return f"no m comes within {NEAR:g} point of full fine-tuning; the best, m = {best['size']}, {_median(best)}"
+    return (
+        f"the smallest adapters within {NEAR:g} point of full fine-tuning have m = {near['size']} "
+        f"({share(near['share'])} trained): {_median(near)}"
+    )
+
+
+def _median(point: dict[str, list[float]]) -> str:
+    return f"{signed(point['deltas'][1])} points, median over tasks"
 
 
 def figures(result: Result) -> dict[str, Any]:

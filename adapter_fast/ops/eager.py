@@ -5,43 +5,40 @@ It keeps no temporary as wide as x: one output tensor is written in place, and o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .call import Grads, Keep, Need, Saved, Settings, Weights
 
+aten = torch.ops.aten
+
 # Tokens of a block: measured on two threads, smaller ones lose more on products than they win on the cache.
 BLOCK_T = 4096
 
 
+# act(z), and act'(z) of ones like z and z.
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "gelu": (F.gelu, aten.gelu_backward),
+    "gelu_tanh": (partial(F.gelu, approximate="tanh"), partial(aten.gelu_backward, approximate="tanh")),
+    "relu": (torch.relu, lambda ones, z: aten.threshold_backward(ones, z, 0)),
+    "silu": (F.silu, aten.silu_backward),
+    "tanh": (torch.tanh, lambda ones, z: aten.tanh_backward(ones, torch.tanh(z))),
+    "identity": (lambda z: z, lambda ones, z: ones),
+}
+
+
 def _activate(z: Tensor, activation: str) -> Tensor:
-    if activation == "gelu":
-        return F.gelu(z)
-    if activation == "gelu_tanh":
-        return F.gelu(z, approximate="tanh")
-    if activation == "relu":
-        return torch.relu(z)
-    if activation == "silu":
-        return F.silu(z)
-    if activation == "tanh":
-        return torch.tanh(z)
-    return z
+    act, _ = ACTIVATIONS[activation]
+    return act(z)
 
 
 def _slope(z: Tensor, activation: str) -> Tensor:
-    ones = torch.ones_like(z)
-    if activation == "gelu":
-        return torch.ops.aten.gelu_backward(ones, z)
-    if activation == "gelu_tanh":
-        return torch.ops.aten.gelu_backward(ones, z, approximate="tanh")
-    if activation == "relu":
-        return torch.ops.aten.threshold_backward(ones, z, 0)
-    if activation == "silu":
-        return torch.ops.aten.silu_backward(ones, z)
-    if activation == "tanh":
-        return torch.ops.aten.tanh_backward(ones, torch.tanh(z))
-    return ones
+    _, slope = ACTIVATIONS[activation]
+    return slope(torch.ones_like(z), z)
 
 
 def forward(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from threading import get_ident
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Form = Literal["output", "norm", "parallel"]
+from ..config import Form
 
 CHILD = "adapter_site"  # its name inside the hooked module; the base's own state-dict keys stay as they are
 INLET = "adapter_inlet"  # the name of the inlet inside the module whose input a parallel adapter reads

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..config import SUB_LAYERS, AdapterConfig
-from .container import Form, is_ours, plain
-from .families import FAMILIES, HEAD, Family, Stack
+from ..config import PLACEMENTS, SUB_LAYERS, AdapterConfig, Form
+from .container import is_ours, plain
+from .families import FAMILIES, HEAD, Family, Stack, SubLayer
 
 SHOWN = 12  # candidates that an error lists
 _NORM_NAMES = re.compile(r".*(?:LayerNorm|RMSNorm)")  # transformers has many of its own
@@ -164,19 +164,21 @@ def _site(model: nn.Module, layer: str, stack: Stack, kind: str, placement: str)
     if sub is None or (kind == "cross_attention" and sub.hook.split(".")[0] not in base._modules):
         return None
     dense = _part(model, layer, sub.dense)
-    if placement == "pfeiffer":
-        if sub.norm is None and sub.sum is None:
-            raise ValueError(
-                f"placement 'pfeiffer' has no place behind the {kind} sub-layer of {_kind_of_model(model)}, whose "
-                f"norms come first: expected sublayers ('feed_forward',)"
-            )
-        hook, form = (sub.norm, "norm") if sub.norm is not None else (sub.sum, "output")
-    else:
-        hook, form = sub.hook, "parallel" if placement == "parallel" else "output"
+    place = place_of(sub, placement)
+    if place is None:
+        raise ValueError(
+            f"placement {placement!r} has no place behind the {kind} sub-layer of {_kind_of_model(model)}, whose norms "
+            f"come first: expected sublayers {PLACEMENTS[placement].sublayers}"
+        )
+    hook, form = getattr(sub, place), PLACEMENTS[placement].places[place]
     entry = _part(model, layer, sub.entry) if form == "parallel" else None
     name = f"{layer}.{hook}" if hook else layer
-    behind_sum = placement == "pfeiffer" and form == "output"
-    return Site(name, kind, _part(model, layer, hook), dense, form, entry, layer, behind_sum)  # type: ignore[arg-type]
+    return Site(name, kind, _part(model, layer, hook), dense, form, entry, layer, behind_sum=place == "sum")
+
+
+def place_of(sub: SubLayer, placement: str) -> str | None:
+    """Which of its fields names the module that takes a sub-layer's adapter; None where it has no such module."""
+    return next((field for field in PLACEMENTS[placement].places if getattr(sub, field) is not None), None)
 
 
 def _part(model: nn.Module, layer: str, name: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The click commands tune and demo; torch and transformers are imported only when one runs."""
+"""The click commands tune and demo; transformers is imported only when one runs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
+from ..checks import ACTIVATIONS
+from ..config import PLACEMENTS
 from .data.corpora import CORPORA
+from .kinds import KINDS
 from .kinds.find import BY_SUFFIX
-from .settings import KINDS, LEARNING_RATES, METHODS, PLACEMENTS, PRECISIONS, Settings
+from .settings import LEARNING_RATES, METHODS, PRECISIONS, Settings
 
 DEFAULTS = Settings(model="", task="")
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "identity")
 FILES = ", ".join(dict.fromkeys([*BY_SUFFIX, ".jsonl"]))
 RATES = ", ".join(f"{method} {rate:g}" for method, rate in LEARNING_RATES.items())
 

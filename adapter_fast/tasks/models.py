@@ -126,12 +126,7 @@ def _refuse_random_base(model: nn.Module, new_parameters: list[str], settings: S
 
 def adapter_config(settings: Settings) -> AdapterConfig:
     """The placement's preset with the settings' shape."""
-    preset = {
-        "houlsby": AdapterConfig.houlsby,
-        "pfeiffer": AdapterConfig.pfeiffer,
-        "parallel": AdapterConfig.parallel,
-    }
-    return preset[settings.placement](
+    return getattr(AdapterConfig, settings.placement)(
         bottleneck=settings.bottleneck,
         activation=settings.activation,
         implementation=settings.method,

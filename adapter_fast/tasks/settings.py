@@ -7,17 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..common.errors import UserError
+from ..config import PLACEMENTS
+from .kinds import KINDS
 
 ADAPTER_METHODS = ("fused", "reference")
 METHODS = (*ADAPTER_METHODS, "head", "full")
-KINDS = (
-    "text-classification",
-    "token-classification",
-    "question-answering",
-    "language-modelling",
-    "image-classification",
-)
-PLACEMENTS = ("houlsby", "pfeiffer", "parallel")  # AdapterConfig's, which this file does not import for torch's sake
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 LEARNING_RATES = {"fused": 1e-3, "reference": 1e-3, "head": 3e-3, "full": 5e-5}
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from importlib import import_module
 from pathlib import Path
 
 from adapter_fast.checkpoint.adapterhub.names import HUB_FAMILIES
+from adapter_fast.config import PLACEMENTS
 from adapter_fast.placement.families import FAMILIES, Family, Stack, SubLayer
 
 ROOT = Path(__file__).parents[2]
@@ -31,13 +33,8 @@ name what is tested for some families.
 For a model that is not here: `AdapterConfig(target_modules=r"model\\.layers\\.\\d+\\.mlp\\.down_proj")`, a regular
 expression that whole module names must match. Without a match the error lists the model's linear layers.
 
-- **houlsby**: behind the output of these modules, with x the residual: y = h + scale · f(h).
-- **pfeiffer**: around the named LayerNorm, LN(s + scale · f(LN(s))) with s the residual sum; where the norm comes
-  first, behind the sum: s + scale · f(s).
-- **parallel**: h + scale · f(x) at the feed-forward's place of houlsby; x is what enters the named module.
-- **cross-attention**: `sublayers=("attention", "cross_attention", "feed_forward")`.
-
 """
+LAST = '- **cross-attention**: `sublayers=("attention", "cross_attention", "feed_forward")`.\n\n'
 COLUMNS = (
     "model",
     "model_type",
@@ -99,7 +96,11 @@ def page() -> str:
             lines.append(_row(f"{family.models}, {setting}={value}", model_type, family.otherwise, marks))
         if family.note:
             notes.append(f"- {family.models}: {family.note}.")
-    return HEAD + "\n".join(lines) + "\n\n" + "\n".join(notes) + "\n"
+    placements = [
+        textwrap.fill(f"- **{name}**: {placement.computes}.", 119, subsequent_indent="  ") + "\n"
+        for name, placement in PLACEMENTS.items()
+    ]
+    return HEAD + "".join(placements) + LAST + "\n".join(lines) + "\n\n" + "\n".join(notes) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,7 +17,8 @@ from adapter_fast.common.errors import UserError
 from adapter_fast.common.files import write_whole
 from adapter_fast.common.markdown import table
 from adapter_fast.common.sheet import STYLE, picture
-from adapter_fast.experiments.find import NAMES, find_experiment
+from adapter_fast.experiments import NAMES
+from adapter_fast.experiments.find import find_experiment
 from adapter_fast.experiments.result import Result, read_result
 from adapter_fast.measure.machine import slug
 
@@ -25,23 +26,6 @@ FOLDER = "paper"
 FORMATS = ("png", "svg")
 ORIGIN = ("device", "commit", "date")
 SUMMARY = "paper"  # a table of docs/benchmarks.md: a line an experiment
-COMMANDS = {
-    "glue": "adapter-fast experiment glue --model bert-large-uncased --data GLUE",
-    "classification": "adapter-fast experiment classification --model bert-base-uncased --data 20newsgroups",
-    "squad": "adapter-fast experiment squad --model bert-base-uncased --data SQUAD",
-    "tradeoff": "adapter-fast experiment tradeoff --model bert-base-uncased --data 20newsgroups",
-    "sequential": "adapter-fast experiment sequential --data 20newsgroups --data reuters-r52",
-    "ablation": "adapter-fast experiment ablation --model bert-base-uncased --data 20newsgroups",
-}
-# name → experiment, and what the picture shows, in words for those who cannot see it
-PICTURES = {
-    "tradeoff": ("tradeoff", "Accuracy less that of full fine-tuning against trained parameters, over tasks"),
-    "tradeoff-tasks": ("tradeoff", "Accuracy of each task against trained parameters"),
-    "squad": ("squad", "F1 of answers against trained parameters"),
-    "sequential": ("sequential", "Accuracy on each task after every step of learning one task after another"),
-    "spans": ("ablation", "Points lost when the adapters of a span of layers are removed"),
-    "init": ("ablation", "Accuracy over the initial scale of the adapters"),
-}
 
 
 @dataclass(frozen=True)
@@ -118,21 +102,20 @@ def tables(name: str, results: Path) -> str:
 
 
 def _summary(results: Path) -> str:
-    from adapter_fast.experiments.findings import finding
-
     lines = []
     for name in NAMES:
         found = kept(results, name)
-        lines += [[name, finding(one.result), one.origin["device"]] for one in found]
-        lines += [] if found else [[name, f"not run here: `{COMMANDS[name]}`", ""]]
+        lines += [[name, find_experiment(name).finding(one.result), one.origin["device"]] for one in found]
+        lines += [] if found else [[name, f"not run here: `{command(name)}`", ""]]
     return table(["experiment", "measured", "on"], lines)
 
 
 def links(name: str, results: Path, folder: str) -> str:
     """A picture's links, a device each; `folder` is that of the results as the page sees it."""
-    if name not in PICTURES:
-        raise ResultsError(f"figure must be one of {', '.join(PICTURES)}, got {name!r}")
-    experiment, words = PICTURES[name]
+    shown = all_pictures()
+    if name not in shown:
+        raise ResultsError(f"figure must be one of {', '.join(shown)}, got {name!r}")
+    experiment, words = shown[name]
     made = [
         f"![{words}, {one.origin['device']}]({folder}/{one.path.relative_to(results).parent.as_posix()}/{name}.png)\n"
         for one in kept(results, experiment)
@@ -141,8 +124,18 @@ def links(name: str, results: Path, folder: str) -> str:
     return "\n".join(made) or _not_run(experiment)
 
 
+def all_pictures() -> dict[str, tuple[str, str]]:
+    """By name, the experiment, and what the picture shows, in words for those who cannot see it."""
+    return {picture: (name, words) for name in NAMES for picture, words in find_experiment(name).PICTURES.items()}
+
+
+def command(name: str) -> str:
+    """What runs an experiment as the paper did."""
+    return f"adapter-fast experiment {name} {find_experiment(name).COMMAND}"
+
+
 def _not_run(name: str) -> str:
-    return f"Not run here: `{COMMANDS[name]}`.\n"
+    return f"Not run here: `{command(name)}`.\n"
 
 
 def _origin(one: Kept) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 from adapter_fast.benchmarks.compare import (
     BARE_MEANS,
-    NOT_PEERS,
     OURS,
     Group,
     best_mode,
@@ -17,6 +16,7 @@ from adapter_fast.benchmarks.compare import (
     groups,
     memory_share,
     over_bare,
+    provider_of,
     speedup,
 )
 from adapter_fast.benchmarks.rows import Row
@@ -159,7 +159,7 @@ def _against_reference(chosen: list[Group]) -> str:
 def _against_peers(chosen: list[Group]) -> str:
     ratios, ahead, compiled = [], Counter[str](), ""
     for group in chosen:
-        peer, ours = fastest(group, [name for name in group if name not in NOT_PEERS]), fastest(group, OURS)
+        peer, ours = fastest(group, [name for name in group if provider_of(name).role == "peer"]), fastest(group, OURS)
         ratio = speedup(peer, ours)
         if ratio and peer and ours:
             ratios.append(ratio)

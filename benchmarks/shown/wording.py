@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from adapter_fast.benchmarks.compare import LABELS, dtypes, providers
+from adapter_fast.benchmarks.compare import dtypes, provider_of, providers
 from adapter_fast.benchmarks.rows import Row
 
 
 def label(provider: str) -> str:
     """The provider's name on pages and in plots."""
-    return LABELS.get(provider, provider)
+    return provider_of(provider).label
 
 
 def number(value: float) -> str:
@@ -46,7 +46,7 @@ def versions(rows: Sequence[Row]) -> str:
 
 
 def remarks(rows: Iterable[Row]) -> list[tuple[str, str]]:
-    """(provider, note) for what is to be known of those that ran, in the order of LABELS.
+    """(provider, note) for what is to be known of those that ran, in the order of PROVIDERS.
 
     Where a provider has several notes (another mode of torch.compile for another shape), each says how often.
     """

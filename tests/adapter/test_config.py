@@ -7,7 +7,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from adapter_fast.config import AdapterConfig
+from adapter_fast.checks import ACTIVATIONS
+from adapter_fast.config import PLACEMENTS, AdapterConfig
 
 
 def test_defaults_are_pinned():
@@ -43,7 +44,7 @@ def test_config_is_immutable():
         AdapterConfig().bottleneck = 3
 
 
-@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu", "tanh", "identity"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_json_round_trip(activation):
     config = AdapterConfig(
         17, activation, scale=2, bias=False, init_std=1e-3, implementation="reference", dtype="float16"
@@ -63,8 +64,8 @@ def test_json_round_trip(activation):
         ("bottleneck", "8", TypeError, "bottleneck must be an integer, got '8'"),
         ("activation", "swish", ValueError, "activation must be one of gelu, .*, got 'swish'"),
         ("activation", ["gelu"], TypeError, r"activation must be a string, got \['gelu'\]"),
-        ("placement", "lora", ValueError, "placement must be one of houlsby, pfeiffer, parallel, got 'lora'"),
-        ("placement", None, ValueError, "placement must be one of houlsby, pfeiffer, parallel, got None"),
+        ("placement", "lora", ValueError, f"placement must be one of {', '.join(PLACEMENTS)}, got 'lora'"),
+        ("placement", None, ValueError, f"placement must be one of {', '.join(PLACEMENTS)}, got None"),
         ("sublayers", "attention", TypeError, "sublayers must be a tuple of attention, .*, got 'attention'"),
         ("sublayers", (), ValueError, r"sublayers must name at least one of attention, .*, got \(\)"),
         ("sublayers", ("ffn",), ValueError, "sublayers must be one of attention, .*, got 'ffn'"),

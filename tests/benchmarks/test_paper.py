@@ -19,11 +19,10 @@ from adapter_fast.benchmarks.pages.report import disagreements, render, report
 from adapter_fast.benchmarks.rows import ResultsError
 from adapter_fast.benchmarks.shown.plots import digest_of
 from adapter_fast.common.sheet import STYLE
-from adapter_fast.experiments import ablation, classification, tradeoff
+from adapter_fast.experiments import NAMES, ablation, classification, tradeoff
 from adapter_fast.experiments.figures.ablation import init_figure, spans_figure
 from adapter_fast.experiments.figures.tradeoff import percentiles_figure, tasks_figure
-from adapter_fast.experiments.find import NAMES, find_experiment
-from adapter_fast.experiments.findings import finding
+from adapter_fast.experiments.find import find_experiment
 from adapter_fast.experiments.glue.published import COLUMNS, TABLE
 from adapter_fast.measure.machine import device_name, slug
 
@@ -89,24 +88,24 @@ def test_tradeoff_percentiles_and_shares():
 
 
 def test_findings_are_computed_from_the_rows():
-    assert finding(samples.result(classification, scored_runs())) == (
+    assert classification.finding(samples.result(classification, scored_runs())) == (
         "mean accuracy over 2 tasks: adapters 85.0 (0.24 % trained), full fine-tuning 86.0 (100.0 % trained), "
         "top layers 75.5 (7.82 % trained), head only 47.5 (0.01 % trained)"
     )
-    assert finding(samples.result(tradeoff, scored_runs())) == (
+    assert tradeoff.finding(samples.result(tradeoff, scored_runs())) == (
         "the smallest adapters within 1 point of full fine-tuning have m = 4 (0.24 % trained): "
         "−1.0 points, median over tasks"
     )
     without = [row for row in scored_runs() if row["method"] != "adapters"]
     far = [run("reuters-r8", accuracy=0.88, bottleneck=2), run("election-tweets", accuracy=0.81, bottleneck=2)]
-    assert finding(samples.result(tradeoff, [*without, *far])) == (
+    assert tradeoff.finding(samples.result(tradeoff, [*without, *far])) == (
         "no m comes within 1 point of full fine-tuning; the best, m = 2, −1.5 points, median over tasks"
     )
     levels = {1e-4: 0.8, 1e-2: 0.82, 1.0: 0.4}
     rows = [run(accuracy=score, init_std=std, bottleneck=8) for std, score in levels.items()]
     rows.append(run(accuracy=0.9, spans=True, layers_of_model=2, bottleneck=8))
     left = rows[-1]["span_scores"]["0-1"]
-    assert finding(samples.result(ablation, rows)) == (
+    assert ablation.finding(samples.result(ablation, rows)) == (
         "mean accuracy 80.0 to 82.0 for initial σ up to 0.01; 40.0 at 1; "
         f"reuters-r8 without any adapter {100 * left:.1f} of 90.0 on validation"
     )
@@ -141,7 +140,7 @@ SHAPES = {
 def test_figures_of_any_shape_are_drawn_and_no_text_is_cut_or_runs_into_another(shape):
     experiment, result = SHAPES[shape]()
     figures = drawn(experiment, result)
-    assert set(figures) <= set(paper.PICTURES)
+    assert set(figures) <= set(paper.all_pictures())
     for name, figure in figures.items():
         if shape == "nothing to compare with" and name == "tradeoff":
             figure.draw_without_rendering()
@@ -255,7 +254,7 @@ def test_report_keeps_results_and_writes_both_pages(reported, capsys):
     assert all((reported / "docs" / link).exists() for link in links)
     page = (reported / "docs/benchmarks.md").read_text()
     assert "old" not in page and page.endswith("last\n")
-    assert [line[0] for line in cells(page)[1:]] == list(NAMES) and finding(result) in page
+    assert [line[0] for line in cells(page)[1:]] == list(NAMES) and tradeoff.finding(result) in page
     capsys.readouterr()
     assert report(check=True, root=reported) == 0
     assert capsys.readouterr().out == "docs/benchmarks.md, docs/paper.md and the pictures agree with the results\n"
@@ -302,14 +301,13 @@ def test_what_is_no_result_is_refused_and_nothing_is_written(checkout):
     shutil.copy(checkout / "out/ablation/results.json", without)
     with pytest.raises(ResultsError, match=r"ablation.json: lacks device, commit, date"):
         report(root=checkout)
-    with pytest.raises(ResultsError, match=r"figure must be one of tradeoff, .*, got 'spam'"):
+    with pytest.raises(ResultsError, match=r"figure must be one of squad, .*, got 'spam'"):
         render("<!-- figure: spam -->\n<!-- end -->", checkout)
 
 
 def test_the_page_has_every_table_and_picture_once():
     assert sorted(re.findall(r"<!-- table: ([\w-]+) -->", PAGE)) == sorted([*NAMES, "paper"])
-    assert sorted(re.findall(r"<!-- figure: ([\w-]+) -->", PAGE)) == sorted(paper.PICTURES)
-    assert set(paper.COMMANDS) == set(NAMES)
+    assert sorted(re.findall(r"<!-- figure: ([\w-]+) -->", PAGE)) == sorted(paper.all_pictures())
 
 
 def test_the_papers_table_1_is_the_one_that_the_experiment_has():
@@ -328,7 +326,7 @@ def test_every_field_of_a_row_is_explained():
 def test_commands_of_the_page_are_commands():
     from adapter_fast.experiments.commands import experiment
 
-    commands = [*paper.COMMANDS.values(), *re.findall(r"^ {4}(adapter-fast experiment [^#\n]+)", PAGE, re.M)]
+    commands = [*map(paper.command, NAMES), *re.findall(r"^ {4}(adapter-fast experiment [^#\n]+)", PAGE, re.M)]
     assert len(commands) == 2 * len(NAMES)
     for command in commands:
         context = experiment.make_context("experiment", shlex.split(command)[2:])

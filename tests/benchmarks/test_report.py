@@ -14,17 +14,19 @@ import sample_rows as samples
 from picture_checks import faults
 from sample_rows import row, timed
 
-from adapter_fast.benchmarks.compare import LABELS, groups, model_size, over_bare
+from adapter_fast.benchmarks.compare import PROVIDERS, groups, model_size, over_bare, provider_of
 from adapter_fast.benchmarks.pages.markdown import latency_table, memory_table, model_table, op_table
 from adapter_fast.benchmarks.pages.report import disagreements, render, report
 from adapter_fast.benchmarks.rows import ResultsError, path_of, write_rows
-from adapter_fast.benchmarks.shown.figures.sheet import COLOURS, OTHER
 from adapter_fast.benchmarks.shown.plots import FIGURES, PAINTERS, digest, digest_of, draw, drawable
 from adapter_fast.benchmarks.shown.tables import headline, screen
 from adapter_fast.benchmarks.shown.wording import absences, number, remarks, time_unit
+from adapter_fast.checks import MEMORY_MODES
 from adapter_fast.common.sheet import STYLE
 
 SETS = {"small": samples.small, "large": samples.large}
+
+ROOT = Path(__file__).parents[2]
 
 
 # Tables of the README
@@ -368,7 +370,16 @@ def test_speedup_shows_the_preferred_mode_only():
 
 
 def test_every_provider_has_a_colour_of_its_own():
-    assert set(COLOURS) == set(LABELS) and len({*COLOURS.values(), OTHER}) == len(COLOURS) + 1
+    everyone = [*PROVIDERS.values(), provider_of("someone else")]
+    assert len({provider.colour for provider in everyone}) == len({one.label for one in everyone}) == len(everyone)
+
+
+def test_the_benchmarks_readme_says_who_each_provider_is():
+    page = (ROOT / "benchmarks/README.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([\w, -]+) \|", page.partition("| provider |")[2].partition("\n\n")[0], re.M)
+    named = [name for row in rows for name in row.split(", ") if not name.startswith("---")]
+    modes = {f"fused-{memory}" for memory in MEMORY_MODES}  # ours, in the other memory modes
+    assert sorted(named) == sorted(PROVIDERS.keys() - modes)
 
 
 # The screen

@@ -21,9 +21,9 @@ from tiny_task import write_model, write_task
 from adapter_fast import AdapterConfig, add_adapters
 from adapter_fast.cli import main
 from adapter_fast.common.errors import UserError
-from adapter_fast.experiments import classification, drive
+from adapter_fast.experiments import NAMES, classification, drive
 from adapter_fast.experiments.ablation import span_scores
-from adapter_fast.experiments.find import NAMES, find_experiment
+from adapter_fast.experiments.find import find_experiment
 from adapter_fast.experiments.grid import cache, pool
 from adapter_fast.experiments.grid.cells import Cell, summarize
 from adapter_fast.experiments.grid.cells import plan as plan_cells
@@ -489,7 +489,7 @@ def test_the_quick_form_writes_table_and_plots(name: str, world: Path, tmp_path:
 def test_every_experiment_has_what_the_command_needs() -> None:
     for name in NAMES:
         module = find_experiment(name)
-        assert module.HELP and isinstance(module.PAPER, Options) and isinstance(module.QUICK, Options)
+        assert module.COMMAND and isinstance(module.PAPER, Options) and isinstance(module.QUICK, Options)
         assert module.PAPER.seeds >= 3
 
 

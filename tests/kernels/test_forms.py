@@ -1,13 +1,15 @@
 """Every form behind the one public op: forced one by one, asked for through the variable, told by explain()."""
 
+import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
 from adapter_fast import FusedAdapter, fused_adapter
 from adapter_fast.checks import MEMORY_MODES
-from adapter_fast.kernels.offers import VARIABLE
+from adapter_fast.kernels.offers import OPTIONAL_FORMS, VARIABLE, launcher
 from adapter_fast.kernels.shapes import LaunchConfig
 from adapter_fast.kernels.tiles import forced
 from adapter_fast.testing import Case, assert_case, evaluate, grad_output, make_inputs
@@ -20,6 +22,12 @@ FORMS = {
     "split": {phase: LaunchConfig("split", 16, 32, 16, 4, 1) for phase in ("forward", "dx", "dx_z", "dx_x", "expand")},
     "sliced": {"forward": LaunchConfig("sliced", 16, 32, 16, 4, 1, partial_sums=True)},
 }
+
+
+def test_the_page_of_forms_has_each_and_each_has_a_launch():
+    page = (Path(__file__).parents[2] / "kernels/forms/README.md").read_text("utf-8")
+    assert tuple(re.findall(r"^\| `(\w+)\.py` \|", page, re.M)) == OPTIONAL_FORMS
+    assert all(callable(launcher(form)) for form in OPTIONAL_FORMS)
 
 
 def rows(case, inputs, dy, some):
@@ -78,5 +86,7 @@ def test_explain_says_what_was_asked_for(monkeypatch):
     assert "the sliced form, asked for" in adapter.explain(few).reason
     assert "form" not in adapter.explain(many).reason
     monkeypatch.setenv(VARIABLE, "sliced,queue")  # which was a form once
-    with pytest.raises(ValueError, match="ADAPTER_FAST_KERNELS must name forms out of sliced, got 'queue'"):
+    with pytest.raises(
+        ValueError, match=rf"ADAPTER_FAST_KERNELS must name forms out of {', '.join(OPTIONAL_FORMS)}, got 'queue'"
+    ):
         adapter.explain(few)

@@ -1,13 +1,15 @@
 """The oracle against explicit loops over Python floats, and its own derivatives."""
 
+import ast
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from adapter_fast import reference_adapter
 from adapter_fast.checks import ACTIVATIONS
-from adapter_fast.reference import ACTIVATIONS as REFERENCE_ACTIVATIONS
+from adapter_fast.ops import eager
 from adapter_fast.testing import INPUTS, Case, call, make_inputs
 
 SCALAR = {
@@ -42,7 +44,7 @@ def by_loops(case, inputs):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("residual", ["x", "tensor", "none"])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", SCALAR)
 def test_equals_explicit_loops(activation, residual, bias):
     case = Case(5, 7, 3, torch.float64, activation=activation, residual=residual, bias=bias, scale=0.7)
     inputs = make_inputs(case)
@@ -89,5 +91,9 @@ def test_autocast_gives_the_dtype_of_a_linear_layer():
         assert call(reference_adapter, case, inputs).dtype == expected == torch.bfloat16
 
 
-def test_names_the_same_activations_as_the_checks():
-    assert tuple(REFERENCE_ACTIVATIONS) == ACTIVATIONS
+@pytest.mark.parametrize("dispatcher", ["activate", "activation_slope"])
+def test_kernels_and_pytorch_operations_have_the_oracles_activations(dispatcher):
+    tree = ast.parse((Path(__file__).parents[2] / "kernels/activations.py").read_text("utf-8"))
+    body = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == dispatcher)
+    compared = [node.comparators[0].value for node in ast.walk(body) if isinstance(node, ast.Compare)]
+    assert sorted(compared) == sorted(ACTIVATIONS) == sorted(eager.ACTIVATIONS)

@@ -83,7 +83,7 @@ def test_identity_at_the_start_and_removal_bit_for_bit(family, placement):
 def test_as_many_sites_as_sub_layers_each_run_once_a_pass(family, placement):
     model = adapted(family, placement)
     layers = len(list(find_layers(model, family_of(model))))
-    sites = layers * (2 if placement == "houlsby" else 1)
+    sites = layers * len(PLACEMENTS[placement].sublayers)
     assert len(sites_in(model)) == len(find_sites(model, config_of(placement))) == sites
     passes = 2 if family == "albert" else 1  # its one layer runs twice
     assert len(calls_of(model, family)) == sites * passes
@@ -96,7 +96,7 @@ def test_a_constant_branch_is_a_bias_of_the_sub_layers_last_linear(family, place
     if placement == "pfeiffer" and family in SECOND_NORM:
         pytest.skip("its sum comes behind one more norm")
     model, biased = build(family), build(family)
-    config = config_of(placement, sublayers=PLACEMENTS[placement])
+    config = config_of(placement, sublayers=PLACEMENTS[placement].sublayers)
     generator = torch.Generator().manual_seed(5)
     values = {}
     for site in find_sites(biased, config):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from tiny_task import COLOURS, write_images, write_lines, write_squad, write_tags
 
 from adapter_fast.common.errors import UserError
+from adapter_fast.config import PLACEMENTS
 from adapter_fast.tasks.data.documents import read_documents
 from adapter_fast.tasks.data.pictures import read_pictures
 from adapter_fast.tasks.data.questions import Answer, read_questions
 from adapter_fast.tasks.data.sentences import read_sentences
 from adapter_fast.tasks.data.splits import load_task, split
+from adapter_fast.tasks.kinds import KINDS
 from adapter_fast.tasks.kinds.find import kind_name
 from adapter_fast.tasks.settings import Settings
 
@@ -244,7 +247,7 @@ def test_a_tag_of_one_sentence_may_fall_in_any_part(tmp_path: Path) -> None:
     "change, message",
     [
         ({"kind": "ner"}, "kind must be one of text-classification, token-classification, question-answering, lang"),
-        ({"placement": "lora"}, "placement must be one of houlsby, pfeiffer, parallel, got 'lora'"),
+        ({"placement": "lora"}, f"placement must be one of {', '.join(PLACEMENTS)}, got 'lora'"),
         ({"stride": -1}, "stride must be at least 0, got -1"),
     ],
 )
@@ -252,8 +255,7 @@ def test_settings_of_the_kinds_are_checked(change: dict, message: str) -> None:
     assert message in error_of(Settings, "m", "t", **change)
 
 
-def test_placements_are_the_configurations_own() -> None:
-    from adapter_fast.config import PLACEMENTS
-    from adapter_fast.tasks import settings
-
-    assert tuple(PLACEMENTS) == settings.PLACEMENTS
+def test_the_page_of_the_command_line_has_every_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs/cli.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([a-z ]+) \|", page.partition("| `--kind`")[2].partition("\n\n")[0], re.M)
+    assert [row.replace(" ", "-") for row in rows] == list(KINDS)

@@ -16,8 +16,9 @@ from adapter_fast.benchmarks.tiles.tune.candidates import MOST, all_tiles, candi
 from adapter_fast.benchmarks.tiles.tune.choosing import choose, geometric_mean, shortlist, wins
 from adapter_fast.benchmarks.tiles.tune.examine import Examiners, Task, Verdict
 from adapter_fast.benchmarks.tiles.tune.forced import ForcedOp
-from adapter_fast.benchmarks.tiles.tune.session import Session, checked_tokens, usable
+from adapter_fast.benchmarks.tiles.tune.session import Session, checked_tokens
 from adapter_fast.kernels import tuned
+from adapter_fast.kernels.offers import fits
 from adapter_fast.kernels.shapes import TOKENS, LaunchConfig, Problem
 from adapter_fast.kernels.tiles import select_tiles
 from adapter_fast.measure.clock import Spread
@@ -281,8 +282,8 @@ def test_checks_are_ragged_and_small():
 
 def test_programs_that_wait_for_each_other_must_all_run_at_once():
     sliced = LaunchConfig("sliced", 64, 64, 64, 4, 1)
-    assert usable(sliced, problem_at(128, 4096)) and not usable(sliced, problem_at(128, 8192))
-    assert not usable(sliced, problem_at(2048, 4096)) and usable(A, problem_at(65536, 8192))
+    assert fits(sliced, problem_at(128, 4096)) and not fits(sliced, problem_at(128, 8192))
+    assert not fits(sliced, problem_at(2048, 4096)) and fits(A, problem_at(65536, 8192))
 
 
 # ---- examining

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config import PLACEMENTS, AdapterConfig
-from .names import ACTIVATIONS, DEFAULTS, FIXED, LOCATIONS, ONLY_IN_TRAINING, REQUIRED, WRITTEN_ACTIVATIONS
+from .names import ACTIVATIONS, DEFAULTS, FIXED, LOCATIONS, ONLY_IN_TRAINING, REQUIRED
 from .names import PLACEMENTS as PLACES
 
 
@@ -57,7 +57,7 @@ def from_bn_config(values: Mapping[str, Any], hidden_size: int, where: Path) -> 
         activation=activation,
         placement=placement,
         scale=config["scaling"],
-        sublayers=None if sub_layers == PLACEMENTS[placement] else sub_layers,
+        sublayers=None if sub_layers == PLACEMENTS[placement].sublayers else sub_layers,
     )
 
 
@@ -65,21 +65,26 @@ def to_bn_config(config: AdapterConfig, hidden_size: int, leave_out: Sequence[in
     """Every key of BnConfig for this AdapterConfig.
 
     Raises:
-        ValueError: target_modules, or a sub-layer that it has no key for.
+        ValueError: target_modules, or a sub-layer, a placement or an activation that it has no word for.
     """
     if config.target_modules is not None:
         raise ValueError(f"target_modules {config.target_modules!r} cannot be told in AdapterHub's files")
     foreign = [kind for kind in config.adapted if kind not in LOCATIONS]
     if foreign:
         raise ValueError(f"sublayers must be of {', '.join(LOCATIONS)} for AdapterHub's files, got {foreign[0]!r}")
-    is_parallel, original_ln_before = next(key for key, (name, _) in PLACES.items() if name == config.placement)
+    places = [key for key, (placement, _) in PLACES.items() if placement == config.placement]
+    activations = [theirs for theirs, ours in ACTIVATIONS.items() if ours == config.activation]
+    for name, found in (("placement", places), ("activation", activations)):
+        if not found:
+            raise ValueError(f"{name} {getattr(config, name)!r} cannot be told in AdapterHub's files")
+    is_parallel, original_ln_before = places[0]
     return {
         **DEFAULTS,
         **{theirs: ours in config.adapted for ours, theirs in LOCATIONS.items()},
         "is_parallel": is_parallel,
         "original_ln_before": original_ln_before,
         "reduction_factor": reduction_factor(hidden_size, config.bottleneck),
-        "non_linearity": WRITTEN_ACTIVATIONS[config.activation],
+        "non_linearity": activations[0],
         "scaling": config.scale,
         "leave_out": list(leave_out),
     }

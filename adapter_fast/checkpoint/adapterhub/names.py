@@ -114,7 +114,8 @@ PLACEMENTS: dict[tuple[bool, bool], tuple[str, tuple[Any, ...]]] = {
 }
 ONLY_IN_TRAINING = ("dropout", "stochastic_depth")
 
-# non_linearity, in lower case, and ours. Theirs are transformers' names; those of one kind differ in rounding only.
+# non_linearity, in lower case, and ours; the first of several is the one that is written. Theirs are transformers'
+# names; those of one kind differ in rounding only.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -124,16 +125,8 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_python_tanh": "gelu_tanh",
     "relu": "relu",
-    "silu": "silu",
     "swish": "silu",
+    "silu": "silu",
     "tanh": "tanh",
     "linear": "identity",
-}
-WRITTEN_ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_tanh": "gelu_new",
-    "relu": "relu",
-    "silu": "swish",
-    "tanh": "tanh",
-    "identity": "linear",
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...placement.families import FAMILIES
+from ...placement.sites import place_of
 from .names import HUB_FAMILIES, PARTS, HubFamily
 
 
@@ -23,10 +24,10 @@ def site_name(model_type: str, placement: str, sub_layer: str, layer: int) -> st
         ValueError: the placement has no place behind that sub-layer.
     """
     sub = getattr(FAMILIES[model_type].stacks[0], sub_layer)
-    hook = sub.hook if placement != "pfeiffer" else sub.sum if sub.norm is None else sub.norm
-    if hook is None:
+    place = place_of(sub, placement)
+    if place is None:
         raise ValueError(f"placement {placement!r} has no place behind the {sub_layer} sub-layer of a {model_type}")
-    name = HUB_FAMILIES[model_type].layer.format(layer)
+    name, hook = HUB_FAMILIES[model_type].layer.format(layer), getattr(sub, place)
     return f"{name}.{hook}" if hook else name
 
 

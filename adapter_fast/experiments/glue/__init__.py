@@ -25,13 +25,14 @@ from ..grid.task import TRAIN, VALIDATION, Task
 from ..methods import adapter_cells, cell
 from ..options import Options
 from ..result import Result
-from ..wording import caption, percent, scored, share, times
+from ..wording import caption, means, percent, scored, share, tasks_of, times
 from .published import COLUMNS, TABLE, Published
 from .read import check_metrics, read_glue
 from .submission import FILES, answers, majority, write_submission
 from .tasks import GLUE, find_task
 
-HELP = "GLUE: adapters of the best size and of m = 64 against full fine-tuning, and the leaderboard's files (Table 1)."
+COMMAND = "--model bert-large-uncased --data GLUE"
+PICTURES: dict[str, str] = {}
 # Sections 3.1 and 3.2. Full fine-tuning in Table 1 is BERT's own, with BERT's sweep (Devlin et al. 2019, section 4.1).
 PAPER = Options(
     seeds=5,
@@ -212,6 +213,13 @@ def _average(points: Mapping[str, float], counted: Sequence[str]) -> float:
     for column in counted:
         tasks.setdefault(_place(column)[0], []).append(points[column])
     return statistics.fmean(statistics.fmean(own) for own in tasks.values())
+
+
+def finding(result: Result) -> str:
+    """See find.Experiment."""
+    lines = chosen(result.rows)
+    found = {name: list(lines.get(name, {}).values()) for name in ("sizes", "full")}
+    return f"means over {tasks_of(result.rows)} on validation: {means(found, VALIDATION)}"
 
 
 def figures(result: Result) -> dict[str, Any]:

@@ -19,14 +19,18 @@ from ..grid.task import Task
 from ..methods import adapter_cells, cell
 from ..options import Options
 from ..result import Result
+from .accuracy import courses
 from .joint import common_settings
 from .state import LAST_WRITTEN
 from .step import ADAPTERS, JOINT, SEQUENTIAL, Step
 from .table import table
 
-__all__ = ["HELP", "PAPER", "QUICK", "figures", "plan", "read_tasks", "table"]
+__all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "figures", "finding", "plan", "read_tasks", "table"]
 
-HELP = "Tasks one after another: an adapter a task, against sequential and joint fine-tuning (sections 1 and 4)."
+COMMAND = "--data 20newsgroups --data reuters-r52"
+PICTURES = {
+    "sequential": "Accuracy on each task after every step of learning one task after another",
+}
 PAPER = replace(classification.PAPER, seeds=3, tops=())
 QUICK = replace(classification.QUICK, data=("election-tweets", "reuters-r8"), bottlenecks=(8,), tops=())
 
@@ -89,6 +93,17 @@ def _steps(lab: Lab, method: str, chain: list[Spec], rows: Mapping[str, Row]) ->
             shutil.rmtree(kept, ignore_errors=True)
     done = next((i for i, step in enumerate(steps) if step.key not in rows), len(steps))
     return steps[: done + 1]
+
+
+def finding(result: Result) -> str:
+    """See find.Experiment."""
+    found = courses(result.rows)
+    names = {"adapters": "an adapter a task", "sequential": "sequential fine-tuning"}
+    lost = {name: found[name].forgotten().mean() for name in names if name in found}
+    return (
+        f"points forgotten, mean over the {found['adapters'].scores.shape[2] - 1} tasks that others came after: "
+        + ", ".join(f"{names[name]} {100 * value:.1f}" for name, value in lost.items())
+    )
 
 
 def figures(result: Result) -> dict[str, Any]:

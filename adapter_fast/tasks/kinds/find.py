@@ -12,17 +12,11 @@ from ..data import questions as squad
 from ..data import readers, sentences
 from ..data.corpora import CORPORA
 from ..settings import Settings
+from . import KINDS
 
 if TYPE_CHECKING:
     from .base import Kind
 
-CLASSES = {
-    "text-classification": ("text", "TextClassification"),
-    "token-classification": ("tokens", "TokenClassification"),
-    "question-answering": ("answers", "QuestionAnswering"),
-    "language-modelling": ("language", "LanguageModelling"),
-    "image-classification": ("images", "ImageClassification"),
-}
 BY_SUFFIX = {
     **dict.fromkeys(readers.DELIMITERS, "text-classification"),
     **dict.fromkeys(sentences.COLUMN_SUFFIXES, "token-classification"),
@@ -33,7 +27,7 @@ BY_SUFFIX = {
 
 def load_kind(name: str) -> Kind:
     """The kind of this name."""
-    module, kind = CLASSES[name]
+    module, kind = KINDS[name]
     return getattr(import_module(f".{module}", __package__), kind)()
 
 

@@ -5,36 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from adapter_fast.benchmarks.compare import dtypes, model_size
+from adapter_fast.benchmarks.compare import dtypes, model_size, provider_of
 from adapter_fast.benchmarks.rows import Row
 from adapter_fast.benchmarks.shown.wording import absences, label, machine, versions
 from adapter_fast.common.sheet import sheet as general_sheet
 
-# Okabe and Ito's palette, which the colour-blind can tell apart; greys for what is no peer; one wine red of Tol's.
-COLOURS = {
-    "fused": "#D55E00",
-    "fused-balanced": "#B04A00",
-    "fused-lean": "#7A3300",
-    "fused-compile": "#E69F00",
-    "reference": "#6E6E6E",
-    "two-kernel": "#56B4E9",
-    "compile": "#0072B2",
-    "adapterhub": "#009E73",
-    "adapter-l": "#882255",
-    "peft-lora": "#CC79A7",
-    "peft-lora-merged": "#F0E442",
-    "full": "#000000",
-    "bare": "#B4B4B4",
-    "bare-compile": "#8A8A8A",
-    "adapterhub-bare": "#C8C8C8",
-}
-OTHER = "#666633"
 TOKENS = "tokens T (k = 1024)"
 
 
 def colour(provider: str) -> str:
     """The same for a provider in every plot."""
-    return COLOURS.get(provider, OTHER)
+    return provider_of(provider).colour
 
 
 def sheet(

@@ -16,6 +16,7 @@ from adapter_fast.benchmarks.tiles.tune.choosing import choose, shortlist
 from adapter_fast.benchmarks.tiles.tune.clock import Clock
 from adapter_fast.benchmarks.tiles.tune.examine import Task
 from adapter_fast.benchmarks.tiles.tune.forced import Choices
+from adapter_fast.kernels.offers import fits
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem
 from adapter_fast.measure.clock import Spread
 
@@ -159,7 +160,7 @@ class Session:
         static: Tiles,
         decided: Mapping[Phase, Tiles],
     ) -> Task:
-        n = max((n for n in problems if usable(config, problems[n])), default=min(problems))
+        n = max((n for n in problems if fits(config, problems[n])), default=min(problems))
         case = target.case(checked_tokens(target.d, dict(target.tokens)[n]))
         choices = self._choices(phase, config, n, problems[n], decided)
         return Task(case, op_phase(phase), memory_of(phase), choices, config.form)
@@ -175,7 +176,7 @@ class Session:
         passed: Sequence[LaunchConfig],
     ) -> dict[LaunchConfig, float]:
         """Times over the rules' own, which takes part in every group, so that groups compare."""
-        others = [config for config in passed if config != static[n] and usable(config, problems[n])]
+        others = [config for config in passed if config != static[n] and fits(config, problems[n])]
         found = {static[n]: 1.0}
         for start in range(0, len(others), GROUP):
             group = [static[n], *others[start : start + GROUP]]
@@ -211,12 +212,6 @@ class Session:
             if len(best) > 1:
                 forms = ", ".join(f"{form} {relative:.2f}" for form, relative in sorted(best.items()))
                 self.say(f"    bucket {n}: best of each form over the rules' own: {forms}")
-
-
-def usable(config: LaunchConfig, problem: Problem) -> bool:
-    """Whether a form can serve this number of tokens: programs that wait for each other must all run at once."""
-    tiles = -(-problem.tokens // config.BLOCK_T) * -(-problem.D // config.BLOCK_D)
-    return config.form != "sliced" or tiles <= problem.sms
 
 
 def checked_tokens(d: int, T: int) -> int:
