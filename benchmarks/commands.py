@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adapter_fast.benchmarks.compare import LABELS
+from adapter_fast.benchmarks.rows.compare import LABELS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,6 +50,7 @@ INTERRUPTED = 130
     "--minutes", type=click.FloatRange(min=0, min_open=True), help="Start nothing that would end later than this."
 )
 def bench(
+    *,
     suite: str,
     device: str | None,
     dtype: str | None,
@@ -70,8 +71,8 @@ def bench(
     import torch
     from rich.console import Console
 
-    from adapter_fast.benchmarks.provenance import RESULTS
     from adapter_fast.benchmarks.rows import ResultsError
+    from adapter_fast.benchmarks.rows.provenance import RESULTS
     from adapter_fast.benchmarks.runner import Run, WrongResult
     from adapter_fast.benchmarks.suites import benches, campaign, chosen
     from adapter_fast.measure.machine import device_name, pin_threads
@@ -143,7 +144,7 @@ def _finish(console: Console, run: Run, outcomes: list[Outcome], plots: bool) ->
         folder = run.output / slug(run.origin["device"])
         pictures = []
         if plots:
-            from adapter_fast.benchmarks.shown.plots import draw
+            from adapter_fast.benchmarks.shown.figures.plots import draw
 
             pictures = draw({outcome.rows[0].suite: outcome.rows for outcome in outcomes if outcome.rows}, folder)
         files = [str(outcome.path) for outcome in outcomes if outcome.rows] + [str(path) for path in pictures]

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from adapter_fast.benchmarks.contender import Unavailable
-from adapter_fast.benchmarks.provenance import provenance
+from adapter_fast.benchmarks.peers.contender import Unavailable
+from adapter_fast.benchmarks.rows.provenance import provenance
 from adapter_fast.benchmarks.suites import Bench, benches
 from adapter_fast.measure.clock import Sampler
 from adapter_fast.measure.machine import pin_threads

@@ -391,7 +391,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, metavar="FILE", help="write its results to benchmarks/results, no more")
     options = parser.parse_args(arguments)
     if options.keep:
-        from adapter_fast.benchmarks.provenance import RESULTS
+        from adapter_fast.benchmarks.rows.provenance import RESULTS
 
         print("\n".join(f"wrote {path}" for path in keep(options.keep, RESULTS)))
         return 0

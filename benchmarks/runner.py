@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from adapter_fast.benchmarks.cases import DTYPES
-from adapter_fast.benchmarks.contender import Contender, Unavailable
-from adapter_fast.benchmarks.provenance import provenance
+from adapter_fast.benchmarks.peers.contender import Contender, Unavailable
 from adapter_fast.benchmarks.rows import ResultsError, Row, merge, path_of, read_rows, write_rows
+from adapter_fast.benchmarks.rows.provenance import provenance
 from adapter_fast.benchmarks.suites import Bench
 from adapter_fast.common.errors import first_line
 from adapter_fast.measure.clock import Sampler, Samples, compare, event_timer, host_timer, interleave, spread

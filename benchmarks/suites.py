@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from adapter_fast.benchmarks.cases import dtype_name, memory_cases, name_of, op_cases, shape_of
-from adapter_fast.benchmarks.compare import BARE, BARE_OF
-from adapter_fast.benchmarks.contender import Factory
-from adapter_fast.benchmarks.models import ModelCase, latency_cases, model_cases, model_floor_us
+from adapter_fast.benchmarks.cases.whole_models import ModelCase, latency_cases, model_cases, model_floor_us
+from adapter_fast.benchmarks.peers.contender import Factory
 from adapter_fast.benchmarks.peers.op import TRAINING
 from adapter_fast.benchmarks.peers.op_peers import op_contenders
+from adapter_fast.benchmarks.rows.compare import BARE, BARE_OF
 from adapter_fast.measure.roofline import PHASES, Ceilings, Phase, floor_us
 from adapter_fast.testing import Case
 
@@ -128,7 +128,7 @@ def _adapter(
 
 
 def _model(suite: str, case: ModelCase, device: str, quick: bool) -> Bench:
-    from adapter_fast.benchmarks.peers.contenders import model_contenders
+    from adapter_fast.benchmarks.peers.model_peers import model_contenders
 
     def floor(provider: str, medians: Mapping[str, float], ceilings: Ceilings) -> float | None:
         bare = medians.get(BARE_OF.get(provider, "bare"), medians.get("bare"))

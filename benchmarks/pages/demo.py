@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.rows import ResultsError
+from adapter_fast.benchmarks.rows.provenance import provenance
 from adapter_fast.common.files import write_whole
 from adapter_fast.common.markdown import table
 from adapter_fast.measure.machine import slug

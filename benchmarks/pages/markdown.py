@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from adapter_fast.benchmarks.compare import (
+from adapter_fast.benchmarks.rows import Row
+from adapter_fast.benchmarks.rows.compare import (
     BARE_MEANS,
     MODES,
     OURS,
@@ -20,7 +21,6 @@ from adapter_fast.benchmarks.compare import (
     tokens_per_second,
     variant,
 )
-from adapter_fast.benchmarks.rows import Row
 from adapter_fast.benchmarks.shown.wording import (
     absences,
     label,

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.rows import ResultsError
-from adapter_fast.benchmarks.shown.plots import digest_values
+from adapter_fast.benchmarks.rows.provenance import provenance
+from adapter_fast.benchmarks.shown.figures.plots import digest_values
 from adapter_fast.common.errors import UserError
 from adapter_fast.common.files import write_whole
 from adapter_fast.common.markdown import table

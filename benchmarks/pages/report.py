@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from adapter_fast.benchmarks.compare import dtypes
 from adapter_fast.benchmarks.pages import markdown, paper
 from adapter_fast.benchmarks.pages.demo import demo_table, keep, read
-from adapter_fast.benchmarks.provenance import CHECKOUT
 from adapter_fast.benchmarks.rows import ResultsError, Row, read_rows
-from adapter_fast.benchmarks.shown.plots import FIGURES, digest, digest_of, draw, drawable
+from adapter_fast.benchmarks.rows.compare import dtypes
+from adapter_fast.benchmarks.rows.provenance import CHECKOUT
+from adapter_fast.benchmarks.shown.figures.plots import FIGURES, digest, digest_of, draw, drawable
 from adapter_fast.benchmarks.suites import SUITES
 from adapter_fast.common.files import write_whole
 

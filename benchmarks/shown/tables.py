@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from adapter_fast.benchmarks.compare import (
+from adapter_fast.benchmarks.rows import Row
+from adapter_fast.benchmarks.rows.compare import (
     BARE_MEANS,
     NOT_PEERS,
     OURS,
@@ -19,7 +20,6 @@ from adapter_fast.benchmarks.compare import (
     over_bare,
     speedup,
 )
-from adapter_fast.benchmarks.rows import Row
 from adapter_fast.benchmarks.shown.columns import Column, columns_of
 from adapter_fast.benchmarks.shown.wording import machine, remarks, versions
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from adapter_fast.benchmarks.compare import LABELS, dtypes, providers
 from adapter_fast.benchmarks.rows import Row
+from adapter_fast.benchmarks.rows.compare import LABELS, dtypes, providers
 
 
 def label(provider: str) -> str:

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapter_fast.benchmarks.provenance import CHECKOUT, RESULTS
 from adapter_fast.benchmarks.rows import Row, read_rows
+from adapter_fast.benchmarks.rows.provenance import CHECKOUT, RESULTS
 from adapter_fast.benchmarks.tiles.traffic import (
     Direction,
     Machine,

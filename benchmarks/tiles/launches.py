@@ -26,9 +26,9 @@ import torch
 from adapter_fast import fused_adapter, reference_adapter
 from adapter_fast.benchmarks.cases import DTYPES, name_of, shape_of
 from adapter_fast.benchmarks.peers.op import input_sets
-from adapter_fast.benchmarks.provenance import provenance
+from adapter_fast.benchmarks.rows.provenance import provenance
 from adapter_fast.benchmarks.tiles.traffic import Machine, chain, describe, estimated_programs, predicted_us
-from adapter_fast.benchmarks.tiles.tune import table
+from adapter_fast.benchmarks.tiles.tuned_rows import Row, tuned_row, write_tuned
 from adapter_fast.common.files import write_whole
 from adapter_fast.kernels.offers import requested_forms
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem, bucket
@@ -147,9 +147,9 @@ def same_bits(case: Case, choices: Mapping[str, LaunchConfig], expected: list[to
     return all(torch.equal(value, right) for value, right in zip(found, expected))
 
 
-def tuned_rows(case: Case, tried: list[tuple[dict[str, LaunchConfig], list[dict]]], origin: dict) -> list[table.Row]:
+def fastest_rows(case: Case, tried: list[tuple[dict[str, LaunchConfig], list[dict]]], origin: dict) -> list[Row]:
     """Rows of kernels/tuned/<arch>.json for the fastest tiles of each phase, where they beat the rules' own by 2 %."""
-    rows: list[table.Row] = []
+    rows: list[Row] = []
     problem = this_gpu(case)
     ceilings = Ceilings(origin["copy_gbps"], origin["tflops"])
     kept = {key: origin[key] for key in ("device", "torch", "triton", "commit", "date")}
@@ -161,8 +161,8 @@ def tuned_rows(case: Case, tried: list[tuple[dict[str, LaunchConfig], list[dict]
         own, best = next(iter(times)), min(times, key=lambda config: times[config]["us_p50"])
         chosen = best if times[best]["us_p50"] < 0.98 * times[own]["us_p50"] else own
         mine, theirs = (Spread(*(times[one][f"us_p{n}"] for n in (20, 50, 80, 80, 80))) for one in (chosen, own))
-        measures = (mine, (own, theirs), least, ceilings.copy_gbps, len(times), kept)
-        rows.append(table.made(phase, problem, chosen, *measures))
+        measures = (least, ceilings.copy_gbps, len(times), kept)
+        rows.append(tuned_row(phase, problem, (chosen, mine), (own, theirs), *measures))
     return rows
 
 
@@ -178,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     origin["form"] = "+".join(requested_forms()) or "default"
     print(f"{origin['device']}: copy {ceilings.copy_gbps:.0f} GB/s, {ceilings.tflops:.0f} TFLOP/s")
     rows: list[dict[str, Any]] = []
-    measured: list[table.Row] = []
+    measured: list[Row] = []
     for words in options.case or KEY:
         case = case_of(words)
         tried = list(sweep(case)) if options.sweep else [{}]
@@ -205,8 +205,8 @@ def main(arguments: list[str] | None = None) -> int:
                     guess = "" if r["predicted_us"] is None else f"predicted {r['predicted_us']:8.1f}"
                     print(f"{r['case']:28s} {r['launch']:60s} {r['us_p50']:8.1f} µs {guess} {r['tiles']}", flush=True)
         if options.tuned and done and done[0][0] == tried[0]:
-            measured += tuned_rows(case, done, origin)
-            table.write(options.tuned, measured)
+            measured += fastest_rows(case, done, origin)
+            write_tuned(options.tuned, measured)
         if options.peers:
             times = profiled(reference_adapter, case)
             total = sum(sum(taken) for taken in times.values()) / CALLS

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from adapter_fast.benchmarks.cases import DTYPES, name_of, op_cases
-from adapter_fast.benchmarks.provenance import CHECKOUT, RESULTS, provenance
+from adapter_fast.benchmarks.rows.provenance import CHECKOUT, RESULTS, provenance
 from adapter_fast.common.files import write_whole
 from adapter_fast.measure.machine import slug
 from adapter_fast.testing import Case

@@ -17,11 +17,11 @@ from click.testing import CliRunner
 from adapter_fast import reference_adapter
 from adapter_fast.benchmarks import commands, runner
 from adapter_fast.benchmarks.cases import memory_cases, name_of, op_cases
-from adapter_fast.benchmarks.contender import Unavailable
+from adapter_fast.benchmarks.peers.contender import Unavailable
 from adapter_fast.benchmarks.peers.op import TRAINING, LocalOp, input_sets
 from adapter_fast.benchmarks.peers.op_peers import op_contenders
-from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.rows import NAMES, ResultsError, Row, merge, path_of, read_rows, write_rows
+from adapter_fast.benchmarks.rows.provenance import provenance
 from adapter_fast.benchmarks.runner import Run, WrongResult
 from adapter_fast.benchmarks.suites import SUITES, Bench, benches, campaign
 from adapter_fast.benchmarks.tiles import ncu
@@ -462,7 +462,7 @@ def test_a_run_of_some_cases_keeps_the_others(tmp_path):
 
 
 def test_a_copy_without_git_names_its_commit(monkeypatch):
-    monkeypatch.setattr("adapter_fast.benchmarks.provenance.CHECKOUT", None)
+    monkeypatch.setattr("adapter_fast.benchmarks.rows.provenance.CHECKOUT", None)
     assert provenance("cpu")["commit"] == "unknown"
     monkeypatch.setenv("ADAPTER_FAST_COMMIT", "0123456789ab")
     assert provenance("cpu")["commit"] == "0123456789ab"
@@ -479,7 +479,7 @@ def test_results_that_a_run_writes_do_not_make_the_commit_another(tmp_path, monk
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
-    monkeypatch.setattr("adapter_fast.benchmarks.provenance.CHECKOUT", tmp_path)
+    monkeypatch.setattr("adapter_fast.benchmarks.rows.provenance.CHECKOUT", tmp_path)
     clean = provenance("cpu")["commit"]
     write_whole(results, "new")
     assert provenance("cpu")["commit"] == clean
@@ -592,7 +592,7 @@ def test_the_cases_rounds_and_parts_asked_for(tmp_path, monkeypatch):
     assert invoke(*words[:-4], "--case", "two", "--no-plots").exit_code == 0
     assert [row.case for row in read_rows(path)] == ["two", "one", "three"]
     # Rows of some cases are no whole suite, and go nowhere by themselves.
-    monkeypatch.setattr("adapter_fast.benchmarks.provenance.RESULTS", tmp_path / "checkout")
+    monkeypatch.setattr("adapter_fast.benchmarks.rows.provenance.RESULTS", tmp_path / "checkout")
     assert invoke("--device", "cpu", "--suite", "op", "--case", "one", "--no-plots").exit_code == 0
     assert not (tmp_path / "checkout").exists()
 

@@ -17,7 +17,7 @@ from sample_experiments import run
 from adapter_fast.benchmarks.pages import paper
 from adapter_fast.benchmarks.pages.report import disagreements, render, report
 from adapter_fast.benchmarks.rows import ResultsError
-from adapter_fast.benchmarks.shown.plots import digest_of
+from adapter_fast.benchmarks.shown.figures.plots import digest_of
 from adapter_fast.common.sheet import STYLE
 from adapter_fast.experiments import ablation, classification, tradeoff
 from adapter_fast.experiments.figures.ablation import init_figure, spans_figure

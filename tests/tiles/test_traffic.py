@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from adapter_fast.benchmarks.provenance import RESULTS
 from adapter_fast.benchmarks.rows import read_rows
+from adapter_fast.benchmarks.rows.provenance import RESULTS
 from adapter_fast.benchmarks.tiles import kernels_page as pictures
 from adapter_fast.benchmarks.tiles import traffic
 from adapter_fast.benchmarks.tiles.traffic import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from adapter_fast.benchmarks.compare import MODES, best_mode, floor_share, providers, variant
 from adapter_fast.benchmarks.rows import Row
+from adapter_fast.benchmarks.rows.compare import MODES, best_mode, floor_share, providers, variant
 from adapter_fast.benchmarks.shown.figures.sheet import TOKENS, colour, families_of, seen, sheet, short, swatches
 from adapter_fast.common.sheet import WIDTH
 

@@ -6,8 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from adapter_fast.benchmarks.compare import MODES, adapter_parameters, dtypes, groups, model_size, over_bare, providers
 from adapter_fast.benchmarks.rows import Row
+from adapter_fast.benchmarks.rows.compare import (
+    MODES,
+    adapter_parameters,
+    dtypes,
+    groups,
+    model_size,
+    over_bare,
+    providers,
+)
 from adapter_fast.benchmarks.shown.figures.sheet import colour, seen, sheet
 from adapter_fast.benchmarks.shown.wording import label, millions, time_unit
 from adapter_fast.common.sheet import WIDTH

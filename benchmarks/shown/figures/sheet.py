@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from adapter_fast.benchmarks.compare import dtypes, model_size
 from adapter_fast.benchmarks.rows import Row
+from adapter_fast.benchmarks.rows.compare import dtypes, model_size
 from adapter_fast.benchmarks.shown.wording import absences, label, machine, versions
 from adapter_fast.common.sheet import sheet as general_sheet
 

@@ -11,10 +11,10 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from adapter_fast.benchmarks.progress import Progress
 from adapter_fast.benchmarks.tiles import aot
 from adapter_fast.benchmarks.tiles.aot.compiler import load_cases, read_case
 from adapter_fast.benchmarks.tiles.aot.gate import Reading
+from adapter_fast.benchmarks.tiles.aot.progress import Progress
 from adapter_fast.benchmarks.tiles.aot.report import offenders, table, write_json
 from adapter_fast.benchmarks.tiles.aot.targets import ARCHS
 

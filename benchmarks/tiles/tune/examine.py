@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from adapter_fast.benchmarks.tiles.compiled import another_form, compiled_kernels, forget_kernels
 from adapter_fast.benchmarks.tiles.tune.forced import Choices, ForcedOp
 from adapter_fast.common.errors import first_line
 from adapter_fast.testing import Case
@@ -24,7 +24,6 @@ from adapter_fast.testing import Case
 SECONDS = 90.0  # for one candidate: compiling all its kernels and checking them
 STARTING = 300.0  # for a process to import torch, beside others that compile
 READY = "ready"
-KERNEL_OF = {"split": "expand", "sliced": "sliced"}
 
 
 @dataclass(frozen=True)
@@ -72,33 +71,6 @@ def judge(compiled: Sequence[Any], form: str) -> Verdict:
     if spilled:
         return Verdict(f"spills {spilled} registers")
     return Verdict("", max(one.n_regs for one in compiled), max(one.metadata.shared for one in compiled))
-
-
-def another_form(compiled: Sequence[Any], form: str) -> str:
-    """Why what ran is not this form, "" where it is."""
-    names = [one.metadata.name for one in compiled]
-    wanted = KERNEL_OF.get(form, "")
-    if any(wanted in name for name in names):
-        return ""
-    return f"another form ran: {', '.join(names) or 'no kernel'} where {form} was forced"
-
-
-def forget_kernels() -> None:
-    """From now on compiled_kernels gives what is launched after this; the cache on disk saves compiling again."""
-    for kernel in _kernels():
-        kernel.device_caches.clear()
-
-
-def compiled_kernels() -> list[Any]:
-    """The compiled kernels of ours, of all devices, since forget_kernels."""
-    return [one for kernel in _kernels() for cache in kernel.device_caches.values() for one in cache[0].values()]
-
-
-def _kernels() -> list[Any]:
-    """Every function of ours that Triton compiles, in the modules that are loaded; none under the interpreter."""
-    modules = [module for name, module in list(sys.modules.items()) if name.startswith("adapter_fast.kernels.")]
-    found = [value for module in modules for value in vars(module).values() if hasattr(value, "device_caches")]
-    return list({id(one): one for one in found}.values())
 
 
 def _serve(connection: Connection, examiner: Callable[[Task], Verdict]) -> None:

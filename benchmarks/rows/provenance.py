@@ -12,14 +12,14 @@ import torch
 
 from adapter_fast.measure.machine import device_name, version
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1]  # benchmarks/
 # None where the package was installed without its checkout.
 CHECKOUT = HERE.parent if (HERE.parent / "setup.py").is_file() else None
 RESULTS = HERE / "results" if CHECKOUT else Path("results")
 
 
 def provenance(device: str) -> dict[str, Any]:
-    """The last of the agreed fields of a result row (../shared/design.md, Figures)."""
+    """The fields of a row that say where and when it was measured."""
     return {
         "device": device_name(device),
         "torch": torch.__version__,

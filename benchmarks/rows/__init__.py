@@ -17,7 +17,7 @@ class ResultsError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. The fields up to `date` are those of ../shared/design.md, in its order; the rest is ours.
+    """One figure: what was measured, by whom, where and when; fields with a default need not be known.
 
     A provider that could not run has None for its figures and the reason in `note`.
     """

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from adapter_fast.benchmarks.budgets import houlsby_parameters, lin_parameters, lora_parameters
-from adapter_fast.benchmarks.contender import Contender, Factory
-from adapter_fast.benchmarks.models import ModelCase
+from adapter_fast.benchmarks.cases.budgets import houlsby_parameters, lin_parameters, lora_parameters
+from adapter_fast.benchmarks.cases.whole_models import ModelCase
 from adapter_fast.benchmarks.peers.adapterhub import adapterhub_model
 from adapter_fast.benchmarks.peers.build import Implementation, base_model, houlsby_model
+from adapter_fast.benchmarks.peers.contender import Contender, Factory
 from adapter_fast.benchmarks.peers.lin import lin_bottleneck, lin_model
 from adapter_fast.benchmarks.peers.lora import TARGETS, lora_model, lora_rank
 from adapter_fast.benchmarks.peers.model import LocalModel

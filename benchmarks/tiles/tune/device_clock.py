@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import torch
 
 from adapter_fast.benchmarks.cases import shape_of
-from adapter_fast.benchmarks.contender import Unavailable
+from adapter_fast.benchmarks.peers.contender import Unavailable
 from adapter_fast.benchmarks.peers.op import expected, input_sets
-from adapter_fast.benchmarks.provenance import provenance
+from adapter_fast.benchmarks.rows.provenance import provenance
 from adapter_fast.benchmarks.tiles.tune.campaign import Target
 from adapter_fast.benchmarks.tiles.tune.examine import Examiners, Task, Verdict, at_a_time
 from adapter_fast.benchmarks.tiles.tune.forced import Choices, ForcedOp
@@ -67,27 +67,27 @@ class DeviceClock:
         self._examiners = Examiners(at_a_time(device))
 
     def problem(self, target: Target, T: int) -> Problem:
-        """See Clock."""
+        """That of the op's own launches, without what the environment asks for."""
         found = problem_of(torch.device(target.device), target.dtype, target.weight_dtype, T, target.d, target.m)
         return replace(found, optional=(), forced=())
 
     def ruled(self, phase: Phase, problem: Problem) -> LaunchConfig:
-        """See Clock."""
+        """The rules of kernels/tiles.py, without its tuned tables."""
         return ruled(phase, problem)
 
     def examine(self, tasks: Sequence[Task]) -> list[Verdict]:
-        """See Clock."""
+        """Each in a process that may crash."""
         return self._examiners.examine(tasks)
 
     def floor_us(self, target: Target, T: int, phase: str) -> float:
-        """See Clock."""
+        """The roofline at the rates measured when this began."""
         direction = "forward" if phase == "forward" else "backward"
         return floor_us(shape_of(target.case(T)), direction, self._ceilings)  # type: ignore[arg-type]
 
     def time(
         self, target: Target, T: int, phase: str, memory: str, tiles: Mapping[LaunchConfig, Choices], rounds: int
     ) -> dict[LaunchConfig, Spread]:
-        """See Clock."""
+        """By CUDA graphs on cold inputs; in a rehearsal by single calls."""
         samplers: dict[str, Sampler] = {}
         configs: dict[str, LaunchConfig] = {}
         ops = []

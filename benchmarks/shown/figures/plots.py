@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from adapter_fast.benchmarks.compare import best_mode, floor_share, groups, speedup
 from adapter_fast.benchmarks.rows import Row
+from adapter_fast.benchmarks.rows.compare import best_mode, floor_share, groups, speedup
 from adapter_fast.benchmarks.shown.figures.bars import floor_figure, memory_figure
 from adapter_fast.benchmarks.shown.figures.latency import latency_figure
 from adapter_fast.benchmarks.shown.figures.speedup import speedup_figure

@@ -1,4 +1,4 @@
-"""The rows of kernels/tuned/<arch>.json: made, merged with what is there, checked by their reader, written whole."""
+"""The rows of kernels/tuned/<arch>.json: merged with what is there, checked by their reader, written whole."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem, kind, padd
 from adapter_fast.measure.clock import Spread
 
 Row = Mapping[str, Any]
+Timed = tuple[LaunchConfig, Spread]
 # What must be the same for a row to count as measured already.
 SAME = ("device", "torch", "triton", "commit")
 
 
-def read(path: Path) -> list[Row]:
+def read_tuned(path: Path) -> list[Row]:
     """The rows that are there, none where there is no file.
 
     Raises:
@@ -41,12 +42,11 @@ def group_of(phase: Phase, problem: Problem) -> tuple[object, ...]:
     return kind(problem), phase, problem.D, padded(problem.M)
 
 
-def made(
+def tuned_row(
     phase: Phase,
     problem: Problem,
-    config: LaunchConfig,
-    times: Spread,
-    static: tuple[LaunchConfig, Spread],
+    chosen: Timed,
+    ruled: Timed,
     floor_us: float,
     copy_gbps: float,
     tried: int,
@@ -55,16 +55,17 @@ def made(
     """One row. Times and floor are of the whole forward or backward in which the launch runs, from the profiler
     (benchmarks/tiles/launches.py) of the launch itself.
 
-    static: the rules' own choice and its times in the same round. tried: candidates that were timed.
+    ruled: the rules' own choice and its times in the same round. tried: candidates that were timed.
     """
+    config, times = chosen
     key = {"kind": kind(problem), "phase": phase, "D": problem.D, "M": problem.M, "tokens": problem.tokens}
     microseconds = {"us_p20": times.p20, "us_p50": times.p50, "us_p80": times.p80, "floor_us": floor_us}
-    against = {"ruled": asdict(static[0]), "us_ruled": round(static[1].p50, 2), "tried": tried}
+    against = {"ruled": asdict(ruled[0]), "us_ruled": round(ruled[1].p50, 2), "tried": tried}
     rounded = {name: round(value, 2) for name, value in microseconds.items()}
     return {**key, **asdict(config), **rounded, "copy_gbps": round(copy_gbps, 1), **against, **origin}
 
 
-def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+def merge_tuned(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
     """Old rows, less whole groups that were measured again, and the new ones, sorted.
 
     A group goes as a whole: a row left behind might sum in another order than its new neighbours.
@@ -74,7 +75,7 @@ def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (*map(str, group(row)[:2]), row["D"], row["M"], row["tokens"]))
 
 
-def measured(rows: Sequence[Row], wanted: tuple[object, ...], tokens: Sequence[int], origin: Row) -> list[Row]:
+def already_measured(rows: Sequence[Row], wanted: tuple[object, ...], tokens: Sequence[int], origin: Row) -> list[Row]:
     """The rows of a group, if all its tokens were measured on this device, by these versions and this commit."""
     found = [row for row in rows if group(row) == wanted and all(row[key] == origin[key] for key in SAME)]
     return found if {row["tokens"] for row in found} >= set(tokens) else []
@@ -86,11 +87,11 @@ def config_of(row: Row) -> LaunchConfig:
     return LaunchConfig(**{name: row[name] for name in names if name in row})
 
 
-def write(path: Path, rows: Sequence[Row]) -> Path:
+def write_tuned(path: Path, rows: Sequence[Row]) -> Path:
     """All rows, a row a line, if select_tiles can read them.
 
     Raises:
-        ValueError: as in read.
+        ValueError: as in read_tuned.
     """
     tuned.parse(list(rows), str(path))
     text = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)

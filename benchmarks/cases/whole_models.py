@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from adapter_fast.benchmarks.budgets import houlsby_parameters, nearest
 from adapter_fast.benchmarks.cases import DTYPES
+from adapter_fast.benchmarks.cases.budgets import houlsby_parameters, nearest
 from adapter_fast.measure.presets import PRESETS
 from adapter_fast.measure.roofline import Ceilings, Phase, Shape, floor_us
 
