@@ -9,31 +9,31 @@ from typing import Any
 import numpy as np
 
 from ..common.markdown import table as markdown_table
-from . import classification
+from .grid import texts
 from .grid.cells import Cell, Row, Summary, summarize
 from .grid.cells import plan as plan_cells
 from .grid.engine import Job
 from .grid.lab import Lab
+from .grid.methods import cell, number_of_layers
+from .grid.options import Options
+from .grid.result import Result
 from .grid.task import Task
-from .methods import cell, number_of_layers
-from .options import Options
-from .result import Result
-from .texts import read_tasks
-from .wording import caption, scored, share
+from .grid.texts import read_tasks
+from .grid.wording import caption, scored, share
 
 __all__ = ["HELP", "PAPER", "QUICK", "figures", "plan", "read_tasks", "table"]
 
 HELP = "Spans of adapters removed, initial scale, number and place of adapters, LayerNorms frozen (section 3.6)."
 # Section 3.6: m = 64 on MNLI and CoLA; the scale from 1e-7 to 1.
 PAPER = replace(
-    classification.PAPER,
+    texts.PAPER,
     rates={"adapters": (3e-4,)},
     epochs=(3,),
     bottlenecks=(64,),
     tops=(),
     init_stds=(1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
 )
-QUICK = replace(classification.QUICK, bottlenecks=(8,), tops=(), init_stds=(1e-2, 1.0))
+QUICK = replace(texts.QUICK, bottlenecks=(8,), tops=(), init_stds=(1e-2, 1.0))
 
 
 def plan(lab: Lab, tasks: Sequence[Task], options: Options, rows: Mapping[str, Row]) -> Sequence[Job]:

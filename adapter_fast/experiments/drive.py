@@ -11,9 +11,9 @@ from ..common.sheet import STYLE, picture
 from .find import Experiment
 from .grid.engine import Watcher, run_grid
 from .grid.lab import Lab
+from .grid.options import Options
+from .grid.result import Result
 from .grid.store import Store
-from .options import Options
-from .result import Result
 
 TABLE, RESULTS, FORMATS = "table.md", "results.json", ("png", "svg")
 

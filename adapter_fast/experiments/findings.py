@@ -9,10 +9,10 @@ import numpy as np
 
 from adapter_fast.experiments import ablation, classification, glue, squad, tradeoff
 from adapter_fast.experiments.grid.cells import Summary, summarize
+from adapter_fast.experiments.grid.result import Result
 from adapter_fast.experiments.grid.task import VALIDATION
-from adapter_fast.experiments.result import Result
+from adapter_fast.experiments.grid.wording import percent, share, signed
 from adapter_fast.experiments.sequential.accuracy import courses
-from adapter_fast.experiments.wording import percent, share, signed
 
 NEAR = 1.0  # points of full fine-tuning that count as close to it
 PLATEAU = 1e-2  # the scale up to which the paper's scores are level (section 3.6)

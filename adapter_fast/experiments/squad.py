@@ -11,18 +11,18 @@ from ..common.errors import UserError
 from ..common.markdown import table as markdown_table
 from ..tasks.data.questions import Questions, read_questions
 from ..tasks.data.questions_hub import read_hub_questions
-from ..tasks.data.splits import split
 from ..tasks.kinds.find import load_kind
-from . import classification
+from ..tasks.splits import split
+from .grid import texts
 from .grid.cells import Cell, Row, Summary, summarize
 from .grid.cells import plan as plan_cells
 from .grid.engine import Job
 from .grid.lab import Lab
+from .grid.methods import adapter_cells, cell, top_cells
+from .grid.options import Options
+from .grid.result import Result
 from .grid.task import TRAIN, VALIDATION, Task
-from .methods import adapter_cells, cell, top_cells
-from .options import Options
-from .result import Result
-from .wording import caption, scored, share
+from .grid.wording import caption, scored, share
 
 HELP = "Questions on SQuAD v1.1: adapters over m against fine-tuning, F1 and exact match (Figure 5)."
 # Section 3.5. Its rates and epochs of fine-tuning are for full and for the top k layers alike; which k it tried, it
@@ -32,7 +32,7 @@ PAPER = Options(
     rates={"adapters": (3e-5, 1e-4, 3e-4, 1e-3), "full": (3e-5, 5e-5, 1e-4), "top": (3e-5, 5e-5, 1e-4)},
     epochs=(3, 10, 20),
     bottlenecks=(2, 8, 64, 256),
-    tops=classification.PAPER.tops,
+    tops=texts.PAPER.tops,
     max_length=384,
     stride=128,
 )

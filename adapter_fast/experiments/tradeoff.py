@@ -9,24 +9,24 @@ from typing import Any
 import numpy as np
 
 from ..common.markdown import table as markdown_table
-from . import classification
+from .grid import texts
 from .grid.cells import Cell, Row, Summary, summarize
 from .grid.cells import plan as plan_cells
 from .grid.engine import Job
 from .grid.lab import Lab
+from .grid.methods import adapter_cells, cell, top_cells
+from .grid.options import Options
+from .grid.result import Result
 from .grid.task import Task
-from .methods import adapter_cells, cell, top_cells
-from .options import Options
-from .result import Result
-from .texts import read_tasks
-from .wording import caption, scored, share, signed
+from .grid.texts import read_tasks
+from .grid.wording import caption, scored, share, signed
 
 __all__ = ["HELP", "PAPER", "QUICK", "figures", "plan", "read_tasks", "table"]
 
 HELP = "Accuracy against trained parameters: adapters over m, top layers over k, LayerNorms (Figures 1, 3, 4)."
 # Section 3.4: adapter sizes 2^n for n = 0 … 9; the rest as in section 3.3.
-PAPER = replace(classification.PAPER, bottlenecks=tuple(2**n for n in range(10)))
-QUICK = classification.QUICK
+PAPER = replace(texts.PAPER, bottlenecks=tuple(2**n for n in range(10)))
+QUICK = texts.QUICK
 PERCENTILES = (20, 50, 80)  # over tasks, as Figures 1 and 3 draw them
 CURVES = {"adapters": "adapters over m", "top": "top layers over k", "layer-norms": "LayerNorms and head"}
 

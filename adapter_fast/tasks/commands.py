@@ -1,9 +1,8 @@
-"""The click commands tune and demo; torch and transformers are imported only when one runs."""
+"""The click command tune; torch and transformers are imported only when it runs."""
 
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 
 from .data.corpora import CORPORA
 from .kinds.find import BY_SUFFIX
-from .settings import KINDS, LEARNING_RATES, METHODS, PLACEMENTS, PRECISIONS, Settings
+from .kinds.settings import KINDS, LEARNING_RATES, METHODS, PLACEMENTS, PRECISIONS, Settings
 
 DEFAULTS = Settings(model="", task="")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "identity")
@@ -90,19 +89,3 @@ def tune(output: Path, resume: bool, **options: Any) -> None:
         board.finish(label, say(*next(iter(outcome.results["metrics"].items()))))
     if is_first_process():
         print_run(console, outcome.results, output)
-
-
-@click.command()
-@click.option("--output", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True)
-@click.option("--quick", is_flag=True, help="Tiny sizes, in seconds; the accuracy is not judged.")
-def demo(output: Path, quick: bool) -> None:
-    """Tune MiniLM on Reuters-R8 four ways and print one table."""
-    one_gpu()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the worker and its folder go too
-    from rich.console import Console
-
-    from .demo.run import run_demo
-
-    if not run_demo(output, Console(), quick=quick):
-        click.echo(f"adapter-fast: a check failed: see the lines marked ✗ above, or {output}/results.json", err=True)
-        raise SystemExit(1)

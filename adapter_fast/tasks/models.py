@@ -13,7 +13,7 @@ from ..config import AdapterConfig
 from ..placement import add_adapters
 from ..recipe import train_adapters, train_all, train_head_only
 from .kinds.base import Kind
-from .settings import ADAPTER_METHODS, Settings
+from .kinds.settings import ADAPTER_METHODS, Settings
 
 
 class Loaded(NamedTuple):

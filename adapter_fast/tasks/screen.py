@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from .kinds.find import load_kind
-from .settings import Settings
+from .kinds.settings import Settings
 
 MODEL = "MiniLM-L6: BERT, 6 layers of width 384, 22.7 M parameters"
 CORPUS = "Reuters-R8, news in 8 topics"

@@ -19,9 +19,9 @@ from ..common.errors import UserError, first_line
 from ..recipe import create_optimizer, training_arguments_defaults
 from .data.encoded import Encoded
 from .kinds.base import Kind
+from .kinds.settings import Settings
 from .memory import PeakMemory
 from .models import Loaded
-from .settings import Settings
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]

@@ -18,7 +18,7 @@ from adapter_fast.common.files import write_whole
 from adapter_fast.common.markdown import table
 from adapter_fast.common.sheet import STYLE, picture
 from adapter_fast.experiments.find import NAMES, find_experiment
-from adapter_fast.experiments.result import Result, read_result
+from adapter_fast.experiments.grid.result import Result, read_result
 from adapter_fast.measure.machine import slug
 
 FOLDER = "paper"

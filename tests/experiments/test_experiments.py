@@ -29,13 +29,13 @@ from adapter_fast.experiments.grid.cells import Cell, summarize
 from adapter_fast.experiments.grid.cells import plan as plan_cells
 from adapter_fast.experiments.grid.engine import run_grid
 from adapter_fast.experiments.grid.lab import Lab
+from adapter_fast.experiments.grid.methods import bottleneck_for, cell
+from adapter_fast.experiments.grid.options import Options
+from adapter_fast.experiments.grid.result import Result, read_result
 from adapter_fast.experiments.grid.store import Store
-from adapter_fast.experiments.methods import bottleneck_for, cell
-from adapter_fast.experiments.options import Options
-from adapter_fast.experiments.result import Result, read_result
+from adapter_fast.experiments.grid.texts import read_tasks
+from adapter_fast.experiments.grid.wording import signed
 from adapter_fast.experiments.screen import Silence
-from adapter_fast.experiments.texts import read_tasks
-from adapter_fast.experiments.wording import signed
 from adapter_fast.placement.sites import find_sites, layer_norm_parameters
 from adapter_fast.recipe import train_top_layers
 from adapter_fast.tasks.kinds.text import TextClassification
@@ -366,7 +366,7 @@ def test_spans_are_the_model_without_these_adapters(world: Path) -> None:
     from transformers import BertModel
 
     from adapter_fast import disable_adapters
-    from adapter_fast.experiments.layer_spans import score_spans
+    from adapter_fast.experiments.grid.layer_spans import score_spans
 
     model = BertModel.from_pretrained(world / "model").eval()
     torch.manual_seed(0)

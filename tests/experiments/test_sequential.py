@@ -22,12 +22,12 @@ from adapter_fast.experiments import classification, sequential
 from adapter_fast.experiments.grid.cells import as_row
 from adapter_fast.experiments.grid.engine import run_grid
 from adapter_fast.experiments.grid.lab import Lab
+from adapter_fast.experiments.grid.options import Options
 from adapter_fast.experiments.grid.pool import weights_digest
+from adapter_fast.experiments.grid.result import Result
 from adapter_fast.experiments.grid.run import PREDICTIONS, run
 from adapter_fast.experiments.grid.store import Store
 from adapter_fast.experiments.grid.task import TEST
-from adapter_fast.experiments.options import Options
-from adapter_fast.experiments.result import Result
 from adapter_fast.experiments.screen import Silence
 from adapter_fast.experiments.sequential.accuracy import chain_courses, courses, mean_and_error
 from adapter_fast.experiments.sequential.joint import TaskBatches, common_settings

@@ -20,17 +20,17 @@ from tiny_task import TOPICS, write_model, write_task
 
 from adapter_fast.common.errors import UserError
 from adapter_fast.common.files import write_json
-from adapter_fast.tasks import models, tuning
-from adapter_fast.tasks.data import corpora, splits
+from adapter_fast.tasks import models, splits, tuning
+from adapter_fast.tasks.data import corpora
 from adapter_fast.tasks.data.readers import Examples, read_examples
-from adapter_fast.tasks.data.splits import load_task, split
 from adapter_fast.tasks.demo import run as demo
 from adapter_fast.tasks.demo import verdict
 from adapter_fast.tasks.kinds.find import load_kind
+from adapter_fast.tasks.kinds.settings import Settings
 from adapter_fast.tasks.memory import PeakMemory
 from adapter_fast.tasks.metrics.labels import score
 from adapter_fast.tasks.reload import score_saved
-from adapter_fast.tasks.settings import Settings
+from adapter_fast.tasks.splits import load_task, split
 from adapter_fast.tasks.tuning import tune
 
 DATA = Path(__file__).parents[1] / "data"

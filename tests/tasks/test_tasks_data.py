@@ -13,9 +13,9 @@ from adapter_fast.tasks.data.documents import read_documents
 from adapter_fast.tasks.data.pictures import read_pictures
 from adapter_fast.tasks.data.questions import Answer, read_questions
 from adapter_fast.tasks.data.sentences import read_sentences
-from adapter_fast.tasks.data.splits import load_task, split
 from adapter_fast.tasks.kinds.find import kind_name
-from adapter_fast.tasks.settings import Settings
+from adapter_fast.tasks.kinds.settings import Settings
+from adapter_fast.tasks.splits import load_task, split
 
 
 def error_of(read, *arguments: object, **options: object) -> str:
@@ -254,6 +254,6 @@ def test_settings_of_the_kinds_are_checked(change: dict, message: str) -> None:
 
 def test_placements_are_the_configurations_own() -> None:
     from adapter_fast.config import PLACEMENTS
-    from adapter_fast.tasks import settings
+    from adapter_fast.tasks.kinds import settings
 
     assert tuple(PLACEMENTS) == settings.PLACEMENTS

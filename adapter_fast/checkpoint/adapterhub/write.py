@@ -16,7 +16,7 @@ from ...config import AdapterConfig
 from ...placement.sites import family_of, find_layers
 from ...placement.state import unwrap
 from ..record import Saved
-from ..save import collect
+from ..record.collect import collect
 from .config import to_bn_config
 from .names import CONFIG_FILE, FILES, HEAD_CONFIG_FILE, HEAD_WEIGHTS_FILE, PARTS, WEIGHTS_FILE, WRITTEN_VERSION
 from .places import hub_family, hub_key, site_name

@@ -10,8 +10,8 @@ import numpy as np
 
 from ...common.sheet import PALETTE, WIDTH, sheet
 from ..grid.cells import Summary
-from ..result import Result
-from ..wording import signed
+from ..grid.result import Result
+from ..grid.wording import signed
 from .methods import origin
 
 CELL, AROUND, NARROW = (0.36, 0.3), 0.65, 4.6  # inches

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...common.sheet import PALETTE
-from ..result import Result
+from ..grid.result import Result
 
 COLOURS = {"adapters": PALETTE[0], "top": PALETTE[1], "layer-norms": PALETTE[2], "head": PALETTE[3], "full": PALETTE[6]}
 MARKERS = {"adapters": "o", "top": "s", "layer-norms": "D", "head": "^"}

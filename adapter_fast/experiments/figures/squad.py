@@ -9,8 +9,8 @@ import numpy as np
 
 from ...common.sheet import WIDTH, sheet
 from ..grid.cells import Summary
+from ..grid.result import Result
 from ..grid.task import VALIDATION
-from ..result import Result
 from .methods import COLOURS, CURVES, LABELS, MARKERS, origin, parameters_axis
 
 FULL_MARKER = "*"

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...common.sheet import WIDTH, sheet
 from ..grid.cells import Summary
-from ..result import Result
+from ..grid.result import Result
 from .methods import COLOURS, CURVES, LABELS, MARKERS, origin, parameters_axis
 
 Point = Mapping[str, Any]

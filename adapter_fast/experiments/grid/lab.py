@@ -8,8 +8,8 @@ from typing import Any
 from ...tasks.data.encoded import Encoded
 from ...tasks.data.rows import Rows
 from ...tasks.kinds.base import Kind
+from ...tasks.kinds.settings import Settings
 from ...tasks.models import Loaded, check_max_length
-from ...tasks.settings import Settings
 from .cache import encoded, rows_digest
 from .digest import digest
 from .pool import Pool

@@ -20,9 +20,9 @@ from ...recipe import train_adapters, train_all, train_head_only, train_layer_no
 from ...tasks.data.encoded import Encoded
 from ...tasks.trainer import TuningTrainer, build_trainer, median_step
 from ...tasks.tuning import environment
-from ..layer_spans import score_spans
 from .cells import as_row
 from .lab import Lab, Report
+from .layer_spans import score_spans
 from .pool import own
 from .spec import Spec
 from .task import TRAIN, VALIDATION

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ...tasks.settings import Settings
+from ...tasks.kinds.settings import Settings
 from .digest import digest
 
 METHODS = ("adapters", "top", "layer-norms", "head", "full")

@@ -9,16 +9,16 @@ from itertools import pairwise
 from typing import Any
 
 from ...common.errors import UserError
-from .. import classification, texts
+from ..grid import texts
 from ..grid.cells import Cell, Row, summarize
 from ..grid.cells import plan as plan_cells
 from ..grid.engine import Job
 from ..grid.lab import Lab
+from ..grid.methods import adapter_cells, cell
+from ..grid.options import Options
+from ..grid.result import Result
 from ..grid.spec import Spec
 from ..grid.task import Task
-from ..methods import adapter_cells, cell
-from ..options import Options
-from ..result import Result
 from .joint import common_settings
 from .state import LAST_WRITTEN
 from .step import ADAPTERS, JOINT, SEQUENTIAL, Step
@@ -27,8 +27,8 @@ from .table import table
 __all__ = ["HELP", "PAPER", "QUICK", "figures", "plan", "read_tasks", "table"]
 
 HELP = "Tasks one after another: an adapter a task, against sequential and joint fine-tuning (sections 1 and 4)."
-PAPER = replace(classification.PAPER, seeds=3, tops=())
-QUICK = replace(classification.QUICK, data=("election-tweets", "reuters-r8"), bottlenecks=(8,), tops=())
+PAPER = replace(texts.PAPER, seeds=3, tops=())
+QUICK = replace(texts.QUICK, data=("election-tweets", "reuters-r8"), bottlenecks=(8,), tops=())
 
 
 def read_tasks(options: Options) -> list[Task]:
@@ -93,7 +93,7 @@ def _steps(lab: Lab, method: str, chain: list[Spec], rows: Mapping[str, Row]) ->
 
 def figures(result: Result) -> dict[str, Any]:
     """`sequential`: each task's accuracy after every step."""
-    from ..figures.sequential import steps_figure
     from .accuracy import courses
+    from .figure import steps_figure
 
     return {"sequential": steps_figure(courses(result.rows), result)}

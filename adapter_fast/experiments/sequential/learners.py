@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...checkpoint import load_adapters, save_adapters
-from ...checkpoint.save import collect
+from ...checkpoint.record.collect import collect
 from ...config import AdapterConfig
 from ...placement import add_adapters, remove_adapters, set_adapter
 from ...recipe import train_adapters, train_all, train_layer_norms

@@ -19,10 +19,10 @@ from ...common.directories import put_in_place
 from ...common.errors import UserError
 from ...common.files import write_json
 from ..data.corpora import fetch_wheel
+from ..kinds.settings import ADAPTER_METHODS, Settings
 from ..models import locate_model
 from ..progress import Board
 from ..screen import print_checks, print_header, print_table
-from ..settings import ADAPTER_METHODS, Settings
 from ..tuning import ADAPTER, RESULTS_FILE, folder_bytes
 from .verdict import summarize
 

@@ -16,8 +16,8 @@ from transformers import (
 from ..data.encoded import Encoded, numbers_of
 from ..data.pictures import Pictures, open_picture, read_pictures
 from ..metrics.labels import score
-from ..settings import Settings
 from .base import Kind
+from .settings import Settings
 
 
 class EncodedPictures(Encoded):

@@ -16,8 +16,8 @@ from transformers import (
 from ..data.encoded import Encoded, model_inputs, numbers_of
 from ..data.text_pairs import TextPairs
 from ..metrics.glue import measure
-from ..settings import Settings
 from .base import Kind
+from .settings import Settings
 
 TOKEN_TYPES = "token_type_ids"
 

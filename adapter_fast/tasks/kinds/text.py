@@ -14,8 +14,8 @@ from transformers import (
 from ..data.encoded import Encoded, model_inputs, numbers_of
 from ..data.readers import Examples, read_examples
 from ..metrics.labels import score
-from ..settings import Settings
 from .base import Kind
+from .settings import Settings
 
 
 class TextClassification(Kind):

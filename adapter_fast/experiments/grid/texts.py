@@ -1,17 +1,38 @@
-"""Labelled text sets as tasks: corpora by name, single files, and folders with a file a part."""
+"""Labelled text sets as tasks: corpora by name, files, and folders with a file a part; what the paper asks of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..common.errors import UserError
-from ..tasks.data.corpora import CORPORA
-from ..tasks.data.readers import SUFFIXES
-from ..tasks.data.splits import load_task
-from ..tasks.settings import Settings
-from .grid.task import TEST, TRAIN, VALIDATION, Task
+from ...common.errors import UserError
+from ...tasks.data.corpora import CORPORA
+from ...tasks.data.readers import SUFFIXES
+from ...tasks.kinds.settings import Settings
+from ...tasks.splits import load_task
 from .options import Options
+from .task import TEST, TRAIN, VALIDATION, Task
 
+# Section 3.3: the sweep over the additional tasks. Batch and schedule are those of GLUE (section 3.1).
+PAPER = Options(
+    seeds=5,
+    rates={"adapters": (1e-5, 3e-5, 1e-4, 3e-3)},
+    epochs=(20, 50, 100),
+    bottlenecks=(2, 4, 8, 16, 32, 64),
+    tops=(1, 2, 3, 5, 7, 9, 11, 12),
+)
+QUICK = Options(
+    data=("election-tweets",),
+    seeds=2,
+    rates={"adapters": (3e-3,), "full": (1e-4,)},
+    epochs=(1,),
+    bottlenecks=(2, 8),
+    tops=(1,),
+    batch_size=8,
+    max_length=16,
+    train_size=32,
+    validation_size=16,
+    test_size=16,
+)
 VALIDATION_SHARE = 0.1  # of the training data, where --validation-size is not given
 SPLIT_SEED = 0  # splits stay the same over the runs' seeds
 PARTS = {TRAIN: ("train",), VALIDATION: ("validation", "dev", "valid"), TEST: ("test",)}

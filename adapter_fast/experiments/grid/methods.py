@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..common.errors import UserError
-from ..placement.sites import find_sites, layer_norm_parameters
-from .grid.cells import Cell
-from .grid.lab import Lab
-from .grid.spec import Spec
-from .grid.task import Task
+from ...common.errors import UserError
+from ...placement.sites import find_sites, layer_norm_parameters
+from .cells import Cell
+from .lab import Lab
 from .options import Options
+from .spec import Spec
+from .task import Task
 
 
 def cell(lab: Lab, task: Task, options: Options, method: str, **changes: Any) -> Cell:

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..config import WEIGHT_DTYPES, AdapterConfig
+from ...config import WEIGHT_DTYPES, AdapterConfig
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "adapter_config.json"

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ..common.errors import UserError
-from ..recipe import BATCH_SIZE
-from ..tasks.settings import PRECISIONS, check_size
-from .grid.spec import METHODS
+from ...common.errors import UserError
+from ...recipe import BATCH_SIZE
+from ...tasks.kinds.settings import PRECISIONS, check_size
+from .spec import METHODS
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ...common.errors import UserError
-from ..kinds.base import Kind
-from ..kinds.find import kind_name, load_kind
-from ..settings import Settings
-from .corpora import CORPORA, read_corpus
-from .rows import Rows
+from ..common.errors import UserError
+from .data.corpora import CORPORA, read_corpus
+from .data.rows import Rows
+from .kinds.base import Kind
+from .kinds.find import kind_name, load_kind
+from .kinds.settings import Settings
 
 DEFAULT_TEST_SIZE = 0.2
 Some = TypeVar("Some", bound=Rows)

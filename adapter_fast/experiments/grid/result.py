@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.errors import UserError
-from ..common.files import write_whole
+from ...common.errors import UserError
+from ...common.files import write_whole
 from .options import Options
 
 Row = dict[str, Any]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ...common.sheet import PALETTE, WIDTH, sheet
-from ..result import Result
-from ..sequential.accuracy import SEPARATE, Course
-from .methods import origin
+from ..figures.methods import origin
+from ..grid.result import Result
+from .accuracy import SEPARATE, Course
 
 IN_ORDER = {"adapters": "one frozen model, an adapter a task", "sequential": "sequential fine-tuning"}
 APART = {"joint": "joint training\non all tasks", SEPARATE: "a fine-tuned\nmodel a task"}

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from ..placement.container import AdapterSite, sites_in
-from ..placement.sites import find_sites
+from ...placement.container import AdapterSite, sites_in
+from ...placement.sites import find_sites
 
 
 def score_spans(model: nn.Module, score: Callable[[], float]) -> dict[str, float]:

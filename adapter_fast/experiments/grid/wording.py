@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .grid.cells import Row, Summary
+from .cells import Row, Summary
 from .options import Options
 
 

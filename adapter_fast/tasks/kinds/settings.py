@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..common.errors import UserError
+from ...common.errors import UserError
 
 ADAPTER_METHODS = ("fused", "reference")
 METHODS = (*ADAPTER_METHODS, "head", "full")
