@@ -49,7 +49,7 @@ class Profile:
     ceilings: Ceilings
 
     @property
-    def form(self) -> str:
+    def mode(self) -> str:
         """How the latencies were taken."""
         name = "torch.compile" if self.request.compiled else "eager"
         return f"CUDA graph of {name}" if self.request.cuda_graph else name
@@ -112,7 +112,7 @@ def as_json(profile: Profile) -> dict[str, Any]:
     return {
         "request": {**asdict(request), "adapter": None if request.adapter is None else str(request.adapter)},
         **about,
-        "form": profile.form,
+        "form": profile.mode,
         "sides": {
             name: {**asdict(side.latency), "jitter": side.latency.jitter, **asdict(side)}
             for name, side in profile.sides.items()

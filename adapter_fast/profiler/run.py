@@ -13,7 +13,7 @@ from ..common.files import write_whole
 from ..measure import machine
 from ..measure.clock import event_timer, host_timer
 from ..measure.roofline import measure_ceilings
-from . import forms
+from . import modes
 from .breakdown import break_down
 from .latency import measure, overhead, steps_of
 from .limits import memory_errors
@@ -51,7 +51,7 @@ def run_profile(request: Request, tick: Callable[[str], object] = lambda stage: 
         sides = measure(request, subject, partial(tick, "timing"))
         about = describe(request, subject)
         with torch.no_grad():
-            call = forms.eager(subject.model, subject.inputs)
+            call = modes.eager(subject.model, subject.inputs)
             breakdown = break_down(subject.model, call, request.device, TRACED, partial(tick, "tracing"))
     return Profile(
         request=request,

@@ -25,7 +25,7 @@ from adapter_fast.common import locate
 from adapter_fast.measure.memory import free_bytes
 from adapter_fast.measure.roofline import Ceilings
 from adapter_fast.placement.container import sites_in
-from adapter_fast.profiler import forms, limits, run, trace
+from adapter_fast.profiler import limits, modes, run, trace
 from adapter_fast.profiler.breakdown import _range_times, break_down, layers_of
 from adapter_fast.profiler.check_trace import check_text, check_trace
 from adapter_fast.profiler.commands import profile as command
@@ -90,7 +90,7 @@ def test_operations_of_the_adapters_are_what_the_bare_model_lacks(tiny: Profile)
     adapter = sites_in(prepare(TINY).model)["bert.encoder.layer.0.output.dropout"].adapters["default"]
     x = torch.zeros(2, 16, 64)
     with torch.no_grad():
-        one = forms.work_of(lambda: adapter(x), "cpu", False).launches
+        one = modes.work_of(lambda: adapter(x), "cpu", False).launches
     bare, with_adapters = (tiny.sides[side].launches for side in ("bare", "adapters"))
     assert one == 4  # two products with their biases, the activation, the residual
     assert with_adapters - bare == 4 * one
@@ -221,7 +221,7 @@ def test_a_compiled_model_keeps_its_adapters_beside_the_bare_one(monkeypatch: py
     subject = prepare(TINY)
     with torch.no_grad():
         expected = [model(**subject.inputs)[0] for model in (subject.bare, subject.model)]
-        calls = [forms.compiled(model, subject.inputs) for model in (subject.bare, subject.model)]
+        calls = [modes.compiled(model, subject.inputs) for model in (subject.bare, subject.model)]
         outputs = [call()[0] for call, seconds in calls]
     torch.testing.assert_close(outputs, expected)
     assert not torch.allclose(*expected)
@@ -230,11 +230,11 @@ def test_a_compiled_model_keeps_its_adapters_beside_the_bare_one(monkeypatch: py
 
 def test_a_form_that_computes_another_model_is_refused() -> None:
     eager = {"bare": lambda: (torch.zeros(3),), "adapters": lambda: (torch.ones(3),)}
-    forms.check_same(eager, eager)
+    modes.check_same(eager, eager)
     noisy = {"bare": lambda: (torch.full((3,), 0.4),), "adapters": lambda: (torch.full((3,), 0.6),)}
-    forms.check_same(noisy, eager)
+    modes.check_same(noisy, eager)
     with pytest.raises(ProfileError, match="the compiled or captured adapters model does not compute"):
-        forms.check_same({"bare": eager["bare"], "adapters": eager["bare"]}, eager)
+        modes.check_same({"bare": eager["bare"], "adapters": eager["bare"]}, eager)
 
 
 # The command

@@ -1,4 +1,4 @@
-"""The forms in which a model's forward is called and timed: eager, compiled, captured in a CUDA graph."""
+"""The modes in which a model's forward is called and timed: eager, compiled, captured in a CUDA graph."""
 
 from __future__ import annotations
 
