@@ -132,7 +132,7 @@ def _ctrl_c(run: Run) -> Iterator[None]:
 
 
 def _finish(console: Console, run: Run, outcomes: list[Outcome], plots: bool) -> None:
-    from adapter_fast.benchmarks.shown.tables import headline, screen
+    from adapter_fast.benchmarks.shown.screen import headline, screen
     from adapter_fast.measure.machine import slug
 
     rows = [row for outcome in outcomes for row in outcome.rows]

@@ -3,8 +3,9 @@
 Each case of a suite (suites.py) becomes a test per phase and provider of the suite's function in bench_suites.py. With
 --benchmark-disable each runs once, on small cases. A provider is checked against the error budget before it is timed;
 one that cannot run is skipped with its reason. pytest-benchmark is given the microseconds that the suite's own sampler
-measured (device events on a GPU, the worker's clock for AdapterHub) through a clock that those samples move, so that a launch is never taken for its work.
-Providers are timed one after the other here: for the interleaved comparison use `adapter-fast bench`.
+measured (device events on a GPU, the worker's clock for AdapterHub) through a clock that those samples move, so that a
+launch is never taken for its work. Providers are timed one after the other here: for the interleaved
+comparison use `adapter-fast bench`.
 """
 
 from __future__ import annotations

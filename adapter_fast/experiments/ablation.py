@@ -125,7 +125,7 @@ def _depth(scores: Mapping[str, float]) -> int:
 
 def figures(result: Result) -> dict[str, Any]:
     """`spans`: Figure 6's heat map; `init`: Figure 6's right side, the score over the initial scale."""
-    from .figures.ablation import init_figure, spans_figure
+    from .figures.ablation_figures import init_figure, spans_figure
 
     scales = [summary for summary in summarize(result.rows) if summary["init_std"] is not None]
     drawn: dict[str, Any] = {}

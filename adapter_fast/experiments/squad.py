@@ -145,6 +145,6 @@ def table(result: Result) -> str:
 
 def figures(result: Result) -> dict[str, Any]:
     """`squad`: F1 against trained parameters, Figure 5."""
-    from .figures.squad import curves_figure
+    from .figures.squad_figure import curves_figure
 
     return {"squad": curves_figure(points(result.rows), result)}

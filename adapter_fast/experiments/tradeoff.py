@@ -103,7 +103,7 @@ def _name(method: str, size: int) -> str:
 
 def figures(result: Result) -> dict[str, Any]:
     """`tradeoff`: percentiles over tasks; `tradeoff-tasks`: each task's own curves with their standard errors."""
-    from .figures.tradeoff import percentiles_figure, tasks_figure
+    from .figures.tradeoff_figures import percentiles_figure, tasks_figure
 
     points = curve_points(result.rows)
     return {"tradeoff": percentiles_figure(points, result), "tradeoff-tasks": tasks_figure(points, result)}

@@ -6,7 +6,7 @@ import io
 from pathlib import PurePath
 
 from .breakdown import PARTS
-from .report import Profile
+from .measured import Profile
 
 LABELS = {part: part.replace("feed_forward", "feed-forward").replace("_", " ") for part in PARTS}
 # Sub-layers pale, adapters strong; told apart by those who see no red or green too.

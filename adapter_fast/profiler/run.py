@@ -17,8 +17,8 @@ from . import modes
 from .breakdown import break_down
 from .latency import measure, overhead, steps_of
 from .limits import memory_errors
+from .measured import Profile, as_json, describe, floors
 from .picture import draw
-from .report import Profile, as_json, describe, floors
 from .request import ProfileError, Request
 from .subject import prepare
 from .trace import write_trace

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .breakdown import LayerTime
+from .measured import AdapterFloor, Profile
 from .picture import short_name
-from .report import AdapterFloor, Profile
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -20,8 +20,8 @@ from ..recipe import create_optimizer, training_arguments_defaults
 from .data.encoded import Encoded
 from .kinds.base import Kind
 from .kinds.settings import Settings
-from .memory import PeakMemory
 from .models import Loaded
+from .peak_memory import PeakMemory
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]

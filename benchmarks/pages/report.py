@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from adapter_fast.benchmarks.pages import markdown, paper
+from adapter_fast.benchmarks.pages import paper, suite_tables
 from adapter_fast.benchmarks.pages.demo import demo_table, keep, read
 from adapter_fast.benchmarks.rows import ResultsError, Row, read_rows
 from adapter_fast.benchmarks.rows.compare import dtypes
@@ -22,11 +22,11 @@ from adapter_fast.common.files import write_whole
 
 BLOCK = re.compile(r"(<!-- (?:(table|figure): ([\w-]+)|figures) -->\n)(.*?)(<!-- end -->)", re.S)
 TABLES: dict[str, Callable[[list[Row]], str]] = {
-    "op": markdown.op_table,
-    "model": markdown.model_table,
-    "latency": markdown.latency_table,
-    "memory": markdown.memory_table,
-    "modes": markdown.modes_table,
+    "op": suite_tables.op_table,
+    "model": suite_tables.model_table,
+    "latency": suite_tables.latency_table,
+    "memory": suite_tables.memory_table,
+    "modes": suite_tables.modes_table,
 }
 SUITE_OF = {"modes": "op"}  # tables of another suite's rows
 BENCHMARKS, PAPER, RESULTS = "docs/benchmarks.md", "docs/paper.md", "benchmarks/results"  # pictures lie by their rows

@@ -20,8 +20,8 @@ from adapter_fast.benchmarks.rows import ResultsError
 from adapter_fast.benchmarks.shown.figures.plots import digest_of
 from adapter_fast.common.sheet import STYLE
 from adapter_fast.experiments import ablation, classification, tradeoff
-from adapter_fast.experiments.figures.ablation import init_figure, spans_figure
-from adapter_fast.experiments.figures.tradeoff import percentiles_figure, tasks_figure
+from adapter_fast.experiments.figures.ablation_figures import init_figure, spans_figure
+from adapter_fast.experiments.figures.tradeoff_figures import percentiles_figure, tasks_figure
 from adapter_fast.experiments.find import NAMES, find_experiment
 from adapter_fast.experiments.findings import finding
 from adapter_fast.experiments.glue.published import COLUMNS, TABLE

@@ -14,13 +14,13 @@ import sample_rows as samples
 from picture_checks import faults
 from sample_rows import row, timed
 
-from adapter_fast.benchmarks.pages.markdown import latency_table, memory_table, model_table, op_table
 from adapter_fast.benchmarks.pages.report import disagreements, render, report
+from adapter_fast.benchmarks.pages.suite_tables import latency_table, memory_table, model_table, op_table
 from adapter_fast.benchmarks.rows import ResultsError, path_of, write_rows
 from adapter_fast.benchmarks.rows.compare import LABELS, groups, model_size, over_bare
 from adapter_fast.benchmarks.shown.figures.plots import FIGURES, PAINTERS, digest, digest_of, draw, drawable
-from adapter_fast.benchmarks.shown.figures.sheet import COLOURS, OTHER
-from adapter_fast.benchmarks.shown.tables import headline, screen
+from adapter_fast.benchmarks.shown.figures.row_sheet import COLOURS, OTHER
+from adapter_fast.benchmarks.shown.screen import headline, screen
 from adapter_fast.benchmarks.shown.wording import absences, number, remarks, time_unit
 from adapter_fast.common.sheet import STYLE
 

@@ -169,7 +169,7 @@ def test_classification_takes_the_rows_that_tradeoff_has(
     store = Store(tmp_path)
     for row in finished.rows:
         store.write(row["key"], row)
-    monkeypatch.setattr("adapter_fast.experiments.grid.run.run", None)  # nothing is left to run
+    monkeypatch.setattr("adapter_fast.experiments.grid.train.run", None)  # nothing is left to run
     shared = run("classification", options_of(world), tmp_path)
     assert {row["method"] for row in shared.rows} == {"head", "full", "top", "adapters"}
     assert len(shared.rows) == len(finished.rows) - 4
@@ -199,7 +199,7 @@ def test_the_model_is_read_once_and_frozen_weights_are_shared(world: Path, tmp_p
     models = [lab.build(task, spec.settings()).model for task in tasks]
     weights = lab.pool._weights["AutoModelForSequenceClassification"]
     for model in models:
-        from adapter_fast.experiments.grid.run import prepare
+        from adapter_fast.experiments.grid.train import prepare
 
         prepare(model, spec)
         pool.own(model)
@@ -426,7 +426,7 @@ def test_top_layers_need_layers_of_their_own() -> None:
 
 
 def test_below_the_lowest_adapter_there_is_no_backward(world: Path, tmp_path: Path) -> None:
-    from adapter_fast.experiments.grid.run import prepare
+    from adapter_fast.experiments.grid.train import prepare
 
     options = options_of(world)
     task = read_tasks(options)[0]

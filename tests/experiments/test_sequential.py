@@ -25,14 +25,14 @@ from adapter_fast.experiments.grid.lab import Lab
 from adapter_fast.experiments.grid.options import Options
 from adapter_fast.experiments.grid.pool import weights_digest
 from adapter_fast.experiments.grid.result import Result
-from adapter_fast.experiments.grid.run import PREDICTIONS, run
 from adapter_fast.experiments.grid.store import Store
 from adapter_fast.experiments.grid.task import TEST
+from adapter_fast.experiments.grid.train import PREDICTIONS, run
 from adapter_fast.experiments.screen import Silence
 from adapter_fast.experiments.sequential.accuracy import chain_courses, courses, mean_and_error
 from adapter_fast.experiments.sequential.joint import TaskBatches, common_settings
+from adapter_fast.experiments.sequential.kept import LAST_WRITTEN, recall
 from adapter_fast.experiments.sequential.learners import AdapterLearner, Learner
-from adapter_fast.experiments.sequential.state import LAST_WRITTEN, recall
 from adapter_fast.experiments.sequential.step import ADAPTERS, SEQUENTIAL, Step
 
 D, M, LAYERS = 32, 8, 2  # of the tiny model and its adapters

@@ -32,8 +32,8 @@ from adapter_fast.tasks.data.questions_hub import read_hub_questions
 from adapter_fast.tasks.data.windows import EncodedQuestions, encode_questions, predict_answers
 from adapter_fast.tasks.kinds.find import load_kind
 from adapter_fast.tasks.kinds.settings import Settings
+from adapter_fast.tasks.metrics.answer_scores import exact_match, normalize_answer, score_answers, token_f1
 from adapter_fast.tasks.metrics.answer_spans import MAX_ANSWER_TOKENS
-from adapter_fast.tasks.metrics.answers import exact_match, normalize_answer, score_answers, token_f1
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from torch import nn
 
 from adapter_fast import FusedAdapter, fused_adapter
 from adapter_fast.integrations import adapterhub
-from adapter_fast.integrations.adapterhub import forward as ours
+from adapter_fast.integrations.adapterhub import replacements as ours
 
 D, M, LAYERS = 32, 8, 2
 ROUNDS = 20  # of a block of timing

@@ -31,8 +31,8 @@ from adapter_fast.profiler.check_trace import check_text, check_trace
 from adapter_fast.profiler.commands import profile as command
 from adapter_fast.profiler.latency import overhead
 from adapter_fast.profiler.limits import memory_errors
+from adapter_fast.profiler.measured import Profile, as_json
 from adapter_fast.profiler.picture import draw
-from adapter_fast.profiler.report import Profile, as_json
 from adapter_fast.profiler.request import ProfileError, Request
 from adapter_fast.profiler.run import run_profile, total_steps, write_profile
 from adapter_fast.profiler.screen import print_profile

@@ -27,8 +27,8 @@ from adapter_fast.tasks.demo import run as demo
 from adapter_fast.tasks.demo import verdict
 from adapter_fast.tasks.kinds.find import load_kind
 from adapter_fast.tasks.kinds.settings import Settings
-from adapter_fast.tasks.memory import PeakMemory
 from adapter_fast.tasks.metrics.labels import score
+from adapter_fast.tasks.peak_memory import PeakMemory
 from adapter_fast.tasks.reload import score_saved
 from adapter_fast.tasks.splits import load_task, split
 from adapter_fast.tasks.tuning import tune

@@ -30,7 +30,7 @@ from adapter_fast import load_adapters
 from adapter_fast.cli import BAD_INPUT, main
 from adapter_fast.common.errors import UserError
 from adapter_fast.tasks.kinds.settings import Settings
-from adapter_fast.tasks.metrics.answers import score_answers
+from adapter_fast.tasks.metrics.answer_scores import score_answers
 from adapter_fast.tasks.metrics.entities import score_entities
 from adapter_fast.tasks.reload import score_saved
 from adapter_fast.tasks.splits import load_task

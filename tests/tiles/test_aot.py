@@ -10,7 +10,7 @@ import pytest
 
 from adapter_fast.benchmarks.tiles.aot import resources
 from adapter_fast.benchmarks.tiles.aot.gate import Reading, faults
-from adapter_fast.benchmarks.tiles.aot.report import offenders, table, write_json
+from adapter_fast.benchmarks.tiles.aot.readings import offenders, table, write_json
 from adapter_fast.benchmarks.tiles.aot.targets import ARCHS
 
 ROOT = Path(__file__).parents[2]

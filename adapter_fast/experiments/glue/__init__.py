@@ -22,12 +22,12 @@ from ..grid.lab import Lab
 from ..grid.methods import adapter_cells, cell
 from ..grid.options import Options
 from ..grid.result import Result
-from ..grid.run import PREDICTIONS
 from ..grid.store import Store
 from ..grid.task import TRAIN, VALIDATION, Task
+from ..grid.train import PREDICTIONS
 from ..grid.wording import caption, percent, scored, share, times
+from .load_tasks import check_metrics, read_glue
 from .published import COLUMNS, TABLE, Published
-from .read import check_metrics, read_glue
 from .submission import FILES, answers, majority, write_submission
 from .tasks import GLUE, find_task
 

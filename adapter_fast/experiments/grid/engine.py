@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from .lab import Lab, Report
-from .run import run
 from .spec import Spec
+from .train import run
 
 POLL = 0.5  # seconds between looks at what other processes have finished
 Row = dict[str, Any]

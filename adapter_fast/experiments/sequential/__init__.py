@@ -20,7 +20,7 @@ from ..grid.result import Result
 from ..grid.spec import Spec
 from ..grid.task import Task
 from .joint import common_settings
-from .state import LAST_WRITTEN
+from .kept import LAST_WRITTEN
 from .step import ADAPTERS, JOINT, SEQUENTIAL, Step
 from .table import table
 
@@ -94,6 +94,6 @@ def _steps(lab: Lab, method: str, chain: list[Spec], rows: Mapping[str, Row]) ->
 def figures(result: Result) -> dict[str, Any]:
     """`sequential`: each task's accuracy after every step."""
     from .accuracy import courses
-    from .figure import steps_figure
+    from .steps_figure import steps_figure
 
     return {"sequential": steps_figure(courses(result.rows), result)}

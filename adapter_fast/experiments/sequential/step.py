@@ -18,12 +18,12 @@ from ...tasks.tuning import environment
 from ..grid.cells import as_row
 from ..grid.digest import digest
 from ..grid.lab import Lab, Report
-from ..grid.run import predict
 from ..grid.spec import Spec
 from ..grid.task import TEST, TRAIN, VALIDATION
+from ..grid.train import predict
 from .joint import JointLearner
+from .kept import is_kept, keep, recall
 from .learners import AdapterLearner, Learner
-from .state import is_kept, keep, recall
 from .switch import measure_switch
 
 ADAPTERS, SEQUENTIAL, JOINT = "adapters", "sequential", "joint"

@@ -43,7 +43,7 @@ def patch() -> None:
     if _theirs:
         return
     _check_sources(_import_adapters())
-    from .forward import OURS
+    from .replacements import OURS
 
     for (owner, name), ours in OURS.items():
         _theirs[owner, name] = owner.__dict__[name]
@@ -58,7 +58,7 @@ def unpatch() -> None:
     """
     if not _theirs:
         return
-    from .forward import OURS
+    from .replacements import OURS
 
     for (owner, name), ours in OURS.items():
         if owner.__dict__[name] is not ours:

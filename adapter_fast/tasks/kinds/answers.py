@@ -10,7 +10,7 @@ from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING, AutoModelForQuest
 
 from ..data.questions import Questions, read_questions
 from ..data.windows import EncodedQuestions, encode_questions, predict_answers
-from ..metrics.answers import score_answers
+from ..metrics.answer_scores import score_answers
 from .base import Kind
 from .settings import Settings
 

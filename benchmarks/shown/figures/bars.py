@@ -7,7 +7,7 @@ from typing import Any
 
 from adapter_fast.benchmarks.rows import Row
 from adapter_fast.benchmarks.rows.compare import MODES, best_mode, floor_share, providers, variant
-from adapter_fast.benchmarks.shown.figures.sheet import TOKENS, colour, families_of, seen, sheet, short, swatches
+from adapter_fast.benchmarks.shown.figures.row_sheet import TOKENS, colour, families_of, seen, sheet, short, swatches
 from adapter_fast.common.sheet import WIDTH
 
 LOG_FROM = 40  # a ratio of largest to smallest that a linear axis does not show

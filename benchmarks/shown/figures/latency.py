@@ -16,7 +16,7 @@ from adapter_fast.benchmarks.rows.compare import (
     over_bare,
     providers,
 )
-from adapter_fast.benchmarks.shown.figures.sheet import colour, seen, sheet
+from adapter_fast.benchmarks.shown.figures.row_sheet import colour, seen, sheet
 from adapter_fast.benchmarks.shown.wording import label, millions, time_unit
 from adapter_fast.common.sheet import WIDTH
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from adapter_fast.benchmarks.rows import Row
 from adapter_fast.benchmarks.rows.compare import MODES, best_mode, groups, speedup, variant
-from adapter_fast.benchmarks.shown.figures.sheet import TOKENS, families_of, seen, sheet, short
+from adapter_fast.benchmarks.shown.figures.row_sheet import TOKENS, families_of, seen, sheet, short
 from adapter_fast.common.sheet import WIDTH
 
 

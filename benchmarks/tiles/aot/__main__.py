@@ -15,7 +15,7 @@ from adapter_fast.benchmarks.tiles import aot
 from adapter_fast.benchmarks.tiles.aot.compiler import load_cases, read_case
 from adapter_fast.benchmarks.tiles.aot.gate import Reading
 from adapter_fast.benchmarks.tiles.aot.progress import Progress
-from adapter_fast.benchmarks.tiles.aot.report import offenders, table, write_json
+from adapter_fast.benchmarks.tiles.aot.readings import offenders, table, write_json
 from adapter_fast.benchmarks.tiles.aot.targets import ARCHS
 
 

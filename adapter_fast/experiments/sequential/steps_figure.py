@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...common.sheet import PALETTE, WIDTH, sheet
-from ..figures.methods import origin
+from ..figures.method_styles import origin
 from ..grid.result import Result
 from .accuracy import SEPARATE, Course
 

@@ -11,7 +11,7 @@ from ...common.sheet import WIDTH, sheet
 from ..grid.cells import Summary
 from ..grid.result import Result
 from ..grid.task import VALIDATION
-from .methods import COLOURS, CURVES, LABELS, MARKERS, origin, parameters_axis
+from .method_styles import COLOURS, CURVES, LABELS, MARKERS, origin, parameters_axis
 
 FULL_MARKER = "*"
 

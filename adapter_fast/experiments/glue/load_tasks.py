@@ -13,9 +13,9 @@ from ...tasks.data.text_pairs import TextPairs
 from ...tasks.kinds.pairs import PairClassification
 from ...tasks.metrics.glue import measure
 from ..grid.task import TRAIN, Task
-from .files import find_diagnostic, find_folder, read_diagnostic, read_parts
 from .hub import holds_parquet, read_hub_parts
 from .tasks import DIAGNOSTIC, GLUE, GlueTask, find_task
+from .tsv import find_diagnostic, find_folder, read_diagnostic, read_parts
 
 DIAGNOSED = "MNLI"  # the task whose models answer the diagnostic set
 

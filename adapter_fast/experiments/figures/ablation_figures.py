@@ -12,7 +12,7 @@ from ...common.sheet import PALETTE, WIDTH, sheet
 from ..grid.cells import Summary
 from ..grid.result import Result
 from ..grid.wording import signed
-from .methods import origin
+from .method_styles import origin
 
 CELL, AROUND, NARROW = (0.36, 0.3), 0.65, 4.6  # inches
 PLATEAU = 1e-2  # the paper's: robust up to here, worse above (section 3.6)

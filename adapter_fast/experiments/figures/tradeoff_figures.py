@@ -9,7 +9,7 @@ from typing import Any
 from ...common.sheet import WIDTH, sheet
 from ..grid.cells import Summary
 from ..grid.result import Result
-from .methods import COLOURS, CURVES, LABELS, MARKERS, origin, parameters_axis
+from .method_styles import COLOURS, CURVES, LABELS, MARKERS, origin, parameters_axis
 
 Point = Mapping[str, Any]
 ACROSS = 3  # panels
