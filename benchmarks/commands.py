@@ -144,9 +144,9 @@ def _finish(console: Console, run: Run, outcomes: list[Outcome], plots: bool) ->
         folder = run.output / slug(run.origin["device"])
         pictures = []
         if plots:
-            from adapter_fast.benchmarks.shown.figures.plots import draw
+            from adapter_fast.benchmarks.shown.figures.plots import draw_plots
 
-            pictures = draw({outcome.rows[0].suite: outcome.rows for outcome in outcomes if outcome.rows}, folder)
+            pictures = draw_plots({outcome.rows[0].suite: outcome.rows for outcome in outcomes if outcome.rows}, folder)
         files = [str(outcome.path) for outcome in outcomes if outcome.rows] + [str(path) for path in pictures]
         console.print("wrote " + ", ".join(files), highlight=False, soft_wrap=True)
     left = sum(len(outcome.left) for outcome in outcomes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from adapter_fast.benchmarks.cases import dtype_name, memory_cases, name_of, op_cases, shape_of
+from adapter_fast.benchmarks.cases import case_name, memory_cases, op_cases, shape_of, x_dtype
 from adapter_fast.benchmarks.cases.whole_models import ModelCase, latency_cases, model_cases, model_floor_us
 from adapter_fast.benchmarks.peers.contender import Factory
 from adapter_fast.benchmarks.peers.op import TRAINING
@@ -124,7 +124,7 @@ def _adapter(
     rounds: int,
 ) -> Bench:
     sizes = (case.T, case.d, case.m)
-    return Bench(suite, name_of(case), phase, dtype_name(case), *sizes, contenders, floor, modes, rounds)
+    return Bench(suite, case_name(case), phase, x_dtype(case), *sizes, contenders, floor, modes, rounds)
 
 
 def _model(suite: str, case: ModelCase, device: str, quick: bool) -> Bench:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from ..common.markdown import table as markdown_table
+from ..common.markdown import markdown_table as markdown_table
 from .grid.cells import Row, Summary, summarize
 from .grid.cells import plan as plan_cells
 from .grid.engine import Job

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
-from ..common.markdown import table as markdown_table
+from ..common.markdown import markdown_table as markdown_table
 from ..tasks.data.questions import Questions, read_questions
 from ..tasks.data.questions_hub import read_hub_questions
 from ..tasks.kinds.find import load_kind

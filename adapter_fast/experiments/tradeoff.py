@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.markdown import table as markdown_table
+from ..common.markdown import markdown_table as markdown_table
 from .grid import texts
 from .grid.cells import Cell, Row, Summary, summarize
 from .grid.cells import plan as plan_cells

@@ -80,7 +80,7 @@ def floors(request: Request, model: nn.Module, breakdown: Breakdown, ceilings: C
     return found
 
 
-def describe(request: Request, subject: Subject) -> dict[str, Any]:
+def describe_run(request: Request, subject: Subject) -> dict[str, Any]:
     """The model, its adapters and their backend, the machine, the versions: what stands above the figures."""
     summary = adapter_summary(subject.model)
     clock_mhz, celsius = machine.clocks(request.device)

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..common.errors import first_line
 from ..measure.compiling import compiled_apart
+from .chrome_trace import ON_DEVICE, record, slices
 from .request import ProfileError
-from .trace import ON_DEVICE, record, slices
 
 WARM_UP = 5
 Call = Callable[[], Any]  # one forward; the result's first entry is the output tensor

@@ -19,7 +19,7 @@ def short_name(model: str) -> str:
     return PurePath(model).name if PurePath(model).is_absolute() or model.startswith(".") else model
 
 
-def draw(profile: Profile, suffix: str) -> bytes:
+def draw_breakdown(profile: Profile, suffix: str) -> bytes:
     """The breakdown as an image file's bytes; suffix: "png" or "svg"."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -77,7 +77,7 @@ def tune(output: Path, resume: bool, **options: Any) -> None:
     from rich.console import Console
 
     from .progress import Board
-    from .screen import print_run, say
+    from .screen import print_run, score_text
     from .tuning import is_first_process
     from .tuning import tune as run
 
@@ -86,6 +86,6 @@ def tune(output: Path, resume: bool, **options: Any) -> None:
     with Board(console, [label]) as board:
         board.begin(label)
         outcome = run(settings, output, resume=resume, report=lambda event: board.handle(label, event))
-        board.finish(label, say(*next(iter(outcome.results["metrics"].items()))))
+        board.finish(label, score_text(*next(iter(outcome.results["metrics"].items()))))
     if is_first_process():
         print_run(console, outcome.results, output)

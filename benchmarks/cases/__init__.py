@@ -10,13 +10,13 @@ from adapter_fast.testing import Case
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def name_of(case: Case) -> str:
+def case_name(case: Case) -> str:
     """As it stands in tables and result files: T16384-d768-m64-bfloat16, with -w32 where the weights are float32."""
     mixed = "" if case.weight_dtype in (None, case.dtype) else f"-w{8 * case.weight_dtype.itemsize}"
-    return f"T{case.T}-d{case.d}-m{case.m}-{dtype_name(case)}{mixed}"
+    return f"T{case.T}-d{case.d}-m{case.m}-{x_dtype(case)}{mixed}"
 
 
-def dtype_name(case: Case) -> str:
+def x_dtype(case: Case) -> str:
     """The dtype of x, as torch writes it."""
     return str(case.dtype).removeprefix("torch.")
 

@@ -8,7 +8,7 @@ from adapter_fast.benchmarks.rows import Row
 from adapter_fast.benchmarks.rows.compare import (
     BARE_MEANS,
     MODES,
-    OURS,
+    OUR_PROVIDERS,
     adapter_parameters,
     best_mode,
     floor_share,
@@ -24,14 +24,14 @@ from adapter_fast.benchmarks.rows.compare import (
 from adapter_fast.benchmarks.shown.wording import (
     absences,
     label,
-    machine,
+    measured_on,
+    measured_with,
     millions,
     number,
     remarks,
     time_unit,
-    versions,
 )
-from adapter_fast.common.markdown import table
+from adapter_fast.common.markdown import markdown_table
 
 
 def op_table(rows: Sequence[Row]) -> str:
@@ -40,7 +40,7 @@ def op_table(rows: Sequence[Row]) -> str:
     chosen = [row for row in _in_order(rows) if row.mode == mode or not row.ran]
     found = {place: group for place, group in groups(chosen).items() if place[2] == mode and "fused" in group}
     unit, size = time_unit(group["fused"] for group in found.values())
-    peers = [name for name in providers(row.provider for row in rows) if name not in (*OURS, "reference")]
+    peers = [name for name in providers(row.provider for row in rows) if name not in (*OUR_PROVIDERS, "reference")]
     launched = groups(row for row in rows if row.mode == "eager") if mode != "eager" else {}
     titles = ["tokens, d, m", "phase", f"fused, {unit}", "reference", *map(label, peers), "of the floor"]
     titles += ["peak memory against reference", *(["reference, launched from Python"] if launched else [])]
@@ -62,7 +62,7 @@ def op_table(rows: Sequence[Row]) -> str:
         "In forward+backward y is released before the backward starts, as in Houlsby's placement, where the residual "
         "addition that follows keeps no input",
     ]
-    return table(titles, lines) + _caption(chosen, said, MODES[mode])
+    return markdown_table(titles, lines) + _caption(chosen, said, MODES[mode])
 
 
 def modes_table(rows: Sequence[Row]) -> str:
@@ -78,7 +78,9 @@ def modes_table(rows: Sequence[Row]) -> str:
         for group in found
     ]
     kept = "speed keeps act(z) and its slope for the backward, balanced z, lean nothing"
-    return table(titles, lines) + _caption([row for group in found for row in group.values()], [kept], MODES[mode])
+    return markdown_table(titles, lines) + _caption(
+        [row for group in found for row in group.values()], [kept], MODES[mode]
+    )
 
 
 def model_table(rows: Sequence[Row]) -> str:
@@ -98,7 +100,7 @@ def model_table(rows: Sequence[Row]) -> str:
             lines.append([name, label(row.provider), *cells])
             name = ""
     said = ["Median (p20 … p80); peak memory above weights and inputs", f"over bare: above {BARE_MEANS}"]
-    return table(titles, lines) + _caption(rows, said, reasons=False)
+    return markdown_table(titles, lines) + _caption(rows, said, reasons=False)
 
 
 def latency_table(rows: Sequence[Row]) -> str:
@@ -118,7 +120,7 @@ def latency_table(rows: Sequence[Row]) -> str:
                 continue
             lines.append([label(name), MODES[mode], *(_percentiles(name, group) for group in beside)])
     said = [f"Columns: batch / tokens / parameters of our adapters. In ms: p50 (p90, p99), and p50 above {BARE_MEANS}"]
-    return table(titles, lines) + _caption(rows, said)
+    return markdown_table(titles, lines) + _caption(rows, said)
 
 
 def memory_table(rows: Sequence[Row]) -> str:
@@ -134,12 +136,12 @@ def memory_table(rows: Sequence[Row]) -> str:
             cells.append(f"{number(row.peak_bytes / 1e6)}{ours}" if row and row.peak_bytes else "not run")
         lines.append([_sizes(next(iter(group.values()))), phase, *cells])
     said = ["Peak MB of one call above its inputs, what the backward keeps included (in parentheses: over reference's)"]
-    return table(["tokens, d, m", "phase", *map(label, names)], lines) + _caption(rows, said)
+    return markdown_table(["tokens, d, m", "phase", *map(label, names)], lines) + _caption(rows, said)
 
 
 def _caption(rows: Sequence[Row], said: Sequence[str], mode: str = "", reasons: bool = True) -> str:
     """Under a table: the machine and how to read it; then what is to be known of a provider, and who did not run."""
-    origin = f"{machine(rows)}{f', {mode}' if mode else ''}; {versions(rows)}"
+    origin = f"{measured_on(rows)}{f', {mode}' if mode else ''}; {measured_with(rows)}"
     notes = [f"{label(provider)}: {note}" for provider, note in remarks(rows)]
     notes += absences(rows) if reasons else []
     return f"\n{'. '.join([origin, *said])}.\n" + (f"\n{'. '.join(notes)}.\n" if notes else "")

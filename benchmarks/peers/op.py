@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from adapter_fast import reference_adapter
-from adapter_fast.benchmarks.cases import name_of, shape_of
+from adapter_fast.benchmarks.cases import case_name, shape_of
 from adapter_fast.benchmarks.peers.contender import Unavailable
 from adapter_fast.benchmarks.peers.graphs import capture
-from adapter_fast.benchmarks.rows.compare import OURS
+from adapter_fast.benchmarks.rows.compare import OUR_PROVIDERS
 from adapter_fast.common.errors import first_line
 from adapter_fast.measure.clock import Sampler, event_timer, host_timer, repeated, settled
 from adapter_fast.measure.memory import peak_bytes
@@ -125,11 +125,11 @@ class LocalOp:
             results = evaluate(self.op, self.case, first.tensors, first.dy)
         for name, value in results.items():
             terms = self.case.T if name.startswith(("d_w", "d_b")) else self.case.d + self.case.m
-            what = f"{self.name}, {name_of(self.case)}: {name}"
+            what = f"{self.name}, {case_name(self.case)}: {name}"
             try:
                 assert_within_budget(value, exact[name], plain[name], terms=terms, name=what)
             except AssertionError:
-                if self.name in OURS:
+                if self.name in OUR_PROVIDERS:
                     raise
                 assert_within_budget(value, exact[name], plain[name], terms=terms, name=what, mean=False)
                 words = f"{name} is less exact than PyTorch's own"

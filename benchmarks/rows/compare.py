@@ -32,9 +32,9 @@ BARE_OF = {"compile": "bare-compile", "fused-compile": "bare-compile", "adapterh
 BARE_MEANS = "the bare model: for compiled models the compiled one, for AdapterHub that of its own transformers"
 BARE = ("bare", *dict.fromkeys(BARE_OF.values()))
 MODES = {"eager": "eager", "graph-cold": "CUDA graph, inputs in no cache", "graph-hot": "CUDA graph"}
-OURS = ("fused", "fused-balanced", "fused-lean", "fused-compile")
+OUR_PROVIDERS = ("fused", "fused-balanced", "fused-lean", "fused-compile")
 # Not what fused is to beat: ours, those without an adapter, and what it is compared with on its own.
-NOT_PEERS = {*OURS, *BARE, "reference", "full", "peft-lora-merged"}
+NOT_PEERS = {*OUR_PROVIDERS, *BARE, "reference", "full", "peft-lora-merged"}
 
 Group = dict[str, Row]
 _VARIANT = re.compile(r"-w(\d+)$")

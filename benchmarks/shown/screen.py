@@ -10,7 +10,7 @@ from adapter_fast.benchmarks.rows import Row
 from adapter_fast.benchmarks.rows.compare import (
     BARE_MEANS,
     NOT_PEERS,
-    OURS,
+    OUR_PROVIDERS,
     Group,
     best_mode,
     fastest,
@@ -21,7 +21,7 @@ from adapter_fast.benchmarks.rows.compare import (
     speedup,
 )
 from adapter_fast.benchmarks.shown.columns import Column, columns_of
-from adapter_fast.benchmarks.shown.wording import machine, remarks, versions
+from adapter_fast.benchmarks.shown.wording import measured_on, measured_with, remarks
 
 INDENT, GAP = 2, 2
 SHORT_NOTE = 40  # characters; a longer one is printed once a suite
@@ -39,8 +39,8 @@ def screen(rows: list[Row], console: Any) -> None:
     for suite in dict.fromkeys(row.suite for row in rows):
         mine = [row for row in rows if row.suite == suite]
         console.print()
-        _line(console, f"{suite}: {machine(mine)}", "bold")
-        _line(console, versions(mine), "dim")
+        _line(console, f"{suite}: {measured_on(mine)}", "bold")
+        _line(console, measured_with(mine), "dim")
         said: set[str] = set()
         titles: dict[str, None] = {}
         for case in dict.fromkeys(row.case for row in mine):
@@ -159,7 +159,7 @@ def _against_reference(chosen: list[Group]) -> str:
 def _against_peers(chosen: list[Group]) -> str:
     ratios, ahead, compiled = [], Counter[str](), ""
     for group in chosen:
-        peer, ours = fastest(group, [name for name in group if name not in NOT_PEERS]), fastest(group, OURS)
+        peer, ours = fastest(group, [name for name in group if name not in NOT_PEERS]), fastest(group, OUR_PROVIDERS)
         ratio = speedup(peer, ours)
         if ratio and peer and ours:
             ratios.append(ratio)

@@ -375,7 +375,7 @@ def compiled_programs(readings: list[Mapping]) -> Programs:
     return programs
 
 
-def describe(config: LaunchConfig | None) -> str:
+def tiles_text(config: LaunchConfig | None) -> str:
     """Tiles in a few letters: "fused 64×64×64 w4 s3"."""
     if config is None:
         return ""
@@ -414,7 +414,7 @@ def table(problems: Iterator[tuple[Problem, int]], machine: Machine, programs: P
                 fit = str(programs(one.phase, one.config, problem)) if one.config else ""
                 hit = "" if one.hit is None else f"{one.hit:.0%}"
                 moved = (f"{one.dram / 1e6:.1f}", f"{one.l2_read / 1e6:.1f}")
-                rows.append((*size, one.phase, describe(one.config), fit, hit, *moved, f"{us:.1f}", bound, "", ""))
+                rows.append((*size, one.phase, tiles_text(one.config), fit, hit, *moved, f"{us:.1f}", bound, "", ""))
             least = floor(direction, problem, T, machine)
             dram, l2 = sum(one.dram for one in launches), sum(one.l2_read for one in launches)
             moved = (f"{dram / 1e6:.1f}", f"{l2 / 1e6:.1f}")

@@ -13,13 +13,13 @@ from adapter_fast.kernels import tuned
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem, kind, padded
 from adapter_fast.measure.clock import Spread
 
-Row = Mapping[str, Any]
+TunedRow = Mapping[str, Any]
 Timed = tuple[LaunchConfig, Spread]
 # What must be the same for a row to count as measured already.
 SAME = ("device", "torch", "triton", "commit")
 
 
-def read_tuned(path: Path) -> list[Row]:
+def read_tuned(path: Path) -> list[TunedRow]:
     """The rows that are there, none where there is no file.
 
     Raises:
@@ -32,7 +32,7 @@ def read_tuned(path: Path) -> list[Row]:
     return rows
 
 
-def group(row: Row) -> tuple[object, ...]:
+def group(row: TunedRow) -> tuple[object, ...]:
     """Rows of one shape and phase, which are measured together: they differ in tokens alone."""
     return row["kind"], row["phase"], row["D"], padded(row["M"])
 
@@ -50,8 +50,8 @@ def tuned_row(
     floor_us: float,
     copy_gbps: float,
     tried: int,
-    origin: Row,
-) -> Row:
+    origin: TunedRow,
+) -> TunedRow:
     """One row. Times and floor are of the whole forward or backward in which the launch runs, from the profiler
     (benchmarks/tiles/launches.py) of the launch itself.
 
@@ -65,7 +65,7 @@ def tuned_row(
     return {**key, **asdict(config), **rounded, "copy_gbps": round(copy_gbps, 1), **against, **origin}
 
 
-def merge_tuned(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+def merge_tuned(old: Sequence[TunedRow], new: Sequence[TunedRow]) -> list[TunedRow]:
     """Old rows, less whole groups that were measured again, and the new ones, sorted.
 
     A group goes as a whole: a row left behind might sum in another order than its new neighbours.
@@ -75,19 +75,21 @@ def merge_tuned(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (*map(str, group(row)[:2]), row["D"], row["M"], row["tokens"]))
 
 
-def already_measured(rows: Sequence[Row], wanted: tuple[object, ...], tokens: Sequence[int], origin: Row) -> list[Row]:
+def already_measured(
+    rows: Sequence[TunedRow], wanted: tuple[object, ...], tokens: Sequence[int], origin: TunedRow
+) -> list[TunedRow]:
     """The rows of a group, if all its tokens were measured on this device, by these versions and this commit."""
     found = [row for row in rows if group(row) == wanted and all(row[key] == origin[key] for key in SAME)]
     return found if {row["tokens"] for row in found} >= set(tokens) else []
 
 
-def config_of(row: Row) -> LaunchConfig:
+def tiles_of(row: TunedRow) -> LaunchConfig:
     """The tiles of a row."""
     names = (*tuned.TILES, *tuned.OPTIONS)
     return LaunchConfig(**{name: row[name] for name in names if name in row})
 
 
-def write_tuned(path: Path, rows: Sequence[Row]) -> Path:
+def write_tuned(path: Path, rows: Sequence[TunedRow]) -> Path:
     """All rows, a row a line, if select_tiles can read them.
 
     Raises:

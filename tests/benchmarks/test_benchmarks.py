@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from adapter_fast import reference_adapter
 from adapter_fast.benchmarks import commands, runner
-from adapter_fast.benchmarks.cases import memory_cases, name_of, op_cases
+from adapter_fast.benchmarks.cases import case_name, memory_cases, op_cases
 from adapter_fast.benchmarks.peers.contender import Unavailable
 from adapter_fast.benchmarks.peers.op import TRAINING, LocalOp, input_sets
 from adapter_fast.benchmarks.peers.op_peers import op_contenders
@@ -152,8 +152,8 @@ def test_the_gpu_grid_is_the_issues():
     grid = {(case.d, case.m, case.T) for case in cases}
     assert grid >= {(d, m, T) for d in (768, 1024, 4096) for m in (16, 64, 256) for T in (128, 2048, 16384)}
     assert all(case.dtype == torch.bfloat16 for case in cases)
-    assert [name_of(case) for case in cases if case.weight_dtype] == ["T16384-d768-m64-bfloat16-w32"]
-    assert len(set(map(name_of, cases))) == len(cases)
+    assert [case_name(case) for case in cases if case.weight_dtype] == ["T16384-d768-m64-bfloat16-w32"]
+    assert len(set(map(case_name, cases))) == len(cases)
     assert all(case.dtype == torch.float16 for case in op_cases("cuda", "float16"))
 
 
@@ -761,5 +761,5 @@ def test_a_quick_run_on_a_gpu(suite, tmp_path):
 
 def test_memory_grid_names_are_distinct():
     for device in ("cpu", "cuda"):
-        names = [name_of(case) for case in memory_cases(device)]
+        names = [case_name(case) for case in memory_cases(device)]
         assert len(set(names)) == len(names)

@@ -202,7 +202,7 @@ def test_the_model_is_read_once_and_frozen_weights_are_shared(world: Path, tmp_p
         from adapter_fast.experiments.grid.train import prepare
 
         prepare(model, spec)
-        pool.own(model)
+        pool.own_trained(model)
         shared = {name for name, value in model.named_parameters() if name in weights and _same(value, weights[name])}
         trained = {name for name, value in model.named_parameters() if value.requires_grad}
         assert shared == set(weights) & {name for name, _ in model.named_parameters()} - trained

@@ -31,7 +31,7 @@ from adapter_fast.experiments.grid.train import PREDICTIONS, run
 from adapter_fast.experiments.screen import Silence
 from adapter_fast.experiments.sequential.accuracy import chain_courses, courses, mean_and_error
 from adapter_fast.experiments.sequential.joint import TaskBatches, common_settings
-from adapter_fast.experiments.sequential.kept import LAST_WRITTEN, recall
+from adapter_fast.experiments.sequential.kept import LAST_WRITTEN, recall_step
 from adapter_fast.experiments.sequential.learners import AdapterLearner, Learner
 from adapter_fast.experiments.sequential.step import ADAPTERS, SEQUENTIAL, Step
 
@@ -259,7 +259,7 @@ def test_the_next_step_starts_from_the_trunk_that_the_last_one_left(
 ) -> None:
     last = of(rows, SEQUENTIAL)[-1]
     learner = Learner(lab, [*step_of(last, lab, options).chain, *step_of(last, lab, options).chain[:1]])
-    logits = recall(learner, lab.store.kept(last["key"]))
+    logits = recall_step(learner, lab.store.kept(last["key"]))
     assert weights_digest(learner.trunk.state_dict()) == last["base_after"]
     assert [len(learner.head(i)["classifier.bias"]) for i in range(3)] == list(LABELS.values())
     assert [logits[str(i)].shape[1] for i in range(3)] == list(LABELS.values())
@@ -271,7 +271,7 @@ def test_adapters_that_come_from_disk_leave_the_shared_base_alone(
     last = of(rows, ADAPTERS)[-1]
     chain = step_of(last, lab, options).chain
     learner = AdapterLearner(lab, [*chain, chain[0]])
-    recall(learner, lab.store.kept(last["key"]))
+    recall_step(learner, lab.store.kept(last["key"]))
     assert lab.pool.digest(learner.models[0].kind) == lab.base(lab.tasks["topics"])
     learner.activate(1)
     assert weights_digest(learner.trunk.state_dict()) != learner.base_before

@@ -316,12 +316,12 @@ def compiled() -> dict[str, Any]:
 
 def guards() -> dict[str, Any]:
     """What patch() and unpatch() leave and refuse."""
-    places = list(ours.OURS)
+    places = list(ours.REPLACEMENTS)
     before = [owner.__dict__[name] for owner, name in places]
     adapterhub.unpatch()
     adapterhub.patch()
     adapterhub.patch()
-    patched = [owner.__dict__[name] is function for (owner, name), function in ours.OURS.items()]
+    patched = [owner.__dict__[name] is function for (owner, name), function in ours.REPLACEMENTS.items()]
     adapterhub.unpatch()
     found: dict[str, Any] = {
         "patched": patched,

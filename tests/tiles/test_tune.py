@@ -14,7 +14,7 @@ from adapter_fast.benchmarks.tiles.tune import examine
 from adapter_fast.benchmarks.tiles.tune.campaign import Target, op_phase, rehearsal, targets
 from adapter_fast.benchmarks.tiles.tune.candidates import MOST, all_tiles, candidates
 from adapter_fast.benchmarks.tiles.tune.choosing import choose, geometric_mean, shortlist, wins
-from adapter_fast.benchmarks.tiles.tune.examine import Examiners, Task, Verdict
+from adapter_fast.benchmarks.tiles.tune.examine import Candidate, Examiners, Verdict
 from adapter_fast.benchmarks.tiles.tune.forced import ForcedOp
 from adapter_fast.benchmarks.tiles.tune.session import Session, checked_tokens, usable
 from adapter_fast.benchmarks.tiles.tuned_rows import merge_tuned, read_tuned
@@ -299,7 +299,7 @@ def _crash_hang_or_answer(task):
 
 def test_a_crash_and_a_hang_are_verdicts_and_the_others_are_answered():
     examiners = Examiners(1, seconds=1.5, examiner=_crash_hang_or_answer)
-    tasks = [Task(Case(T, 8, 8), "forward", "speed", (), "fused") for T in (5, 1, 6, 2)]
+    tasks = [Candidate(Case(T, 8, 8), "forward", "speed", (), "fused") for T in (5, 1, 6, 2)]
     found = examiners.examine(tasks)
     examiners.close()
     assert (found[0], found[2]) == (Verdict(registers=5), Verdict(registers=6))
@@ -321,7 +321,7 @@ def test_kernels_that_spill_or_are_of_another_form_are_refused():
 
 
 def test_examine_tells_a_wrong_result_from_a_right_one(monkeypatch):
-    task = Task(Case(37, 24, 8), "backward", "speed", (("forward", replace(A, BLOCK_M=16)),), "fused")
+    task = Candidate(Case(37, 24, 8), "backward", "speed", (("forward", replace(A, BLOCK_M=16)),), "fused")
     assert examine.examine(task) == Verdict()
     from adapter_fast.benchmarks.tiles.tune import forced as module
 

@@ -48,7 +48,7 @@ class Saved(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-def short(model: nn.Module, name: str) -> str:
+def without_prefix(model: nn.Module, name: str) -> str:
     """A module's or parameter's name without the base model's prefix, as in the files."""
     return name.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.")
 

@@ -9,7 +9,7 @@ from ...placement.inject import check_name
 from ...placement.sharded import whole
 from ...placement.sites import Site, find_sites, head_parameters, layer_norm_parameters, model_type_of
 from ...placement.state import require_state, tuned_values
-from . import FORMAT_VERSION, Record, Saved, one_dtype, short
+from . import FORMAT_VERSION, Record, Saved, one_dtype, without_prefix
 
 
 def collect(model: nn.Module, name: str) -> Saved:
@@ -23,13 +23,13 @@ def collect(model: nn.Module, name: str) -> Saved:
     tensors: dict[str, Tensor] = {}
     for site in sites:
         for key, value in _adapter(site, name).state_dict().items():
-            tensors[f"adapter.{short(model, site.name)}.{key}"] = value
+            tensors[f"adapter.{without_prefix(model, site.name)}.{key}"] = value
     dtype = one_dtype(name, tensors.values())
     tuned = tuned_values(model, state, name)
     norms = [parameter for parameter in layer_norm_parameters(model) if parameter in tuned]
     head = [parameter for parameter in head_parameters(model) if parameter in tuned]
-    tensors.update({f"layer_norm.{short(model, parameter)}": tuned[parameter] for parameter in norms})
-    tensors.update({f"head.{short(model, parameter)}": tuned[parameter] for parameter in head})
+    tensors.update({f"layer_norm.{without_prefix(model, parameter)}": tuned[parameter] for parameter in norms})
+    tensors.update({f"head.{without_prefix(model, parameter)}": tuned[parameter] for parameter in head})
     for key, value in tensors.items():
         if value.is_meta:
             raise ValueError(f"{key} is on the meta device and has no values to save")
@@ -42,9 +42,9 @@ def collect(model: nn.Module, name: str) -> Saved:
         hidden_size=sites[0].width,
         config=config.to_dict(),
         dtype=dtype,
-        sites=[short(model, site.name) for site in sites],
-        layer_norms=[short(model, parameter) for parameter in norms],
-        head=[short(model, parameter) for parameter in head],
+        sites=[without_prefix(model, site.name) for site in sites],
+        layer_norms=[without_prefix(model, parameter) for parameter in norms],
+        head=[without_prefix(model, parameter) for parameter in head],
         sha256="",
     )
     return Saved(record, tensors)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from ...common.errors import UserError
 from ...common.files import write_whole
-from ...common.markdown import table as markdown_table
+from ...common.markdown import markdown_table as markdown_table
 from ...tasks.data.rows import Rows
 from ...tasks.splits import split
 from ..grid.cells import Cell, Row, Summary, summarize

@@ -11,7 +11,7 @@ import numpy as np
 from ...common.errors import UserError
 from ...tasks.data.text_pairs import TextPairs
 from ...tasks.kinds.pairs import PairClassification
-from ...tasks.metrics.glue import measure
+from ...tasks.metrics.glue import glue_scores
 from ..grid.task import TRAIN, Task
 from .hub import holds_parquet, read_hub_parts
 from .tasks import DIAGNOSTIC, GLUE, GlueTask, find_task
@@ -88,4 +88,4 @@ def check_metrics(task: Task) -> None:
         if name != TRAIN and isinstance(rows, TextPairs) and isinstance(task.kind, PairClassification):
             labels: Any = rows.labels
             gold = np.asarray([task.label_names.index(label) for label in labels] if task.label_names else labels)
-            measure(task.kind.metrics, gold, gold, rows.source)
+            glue_scores(task.kind.metrics, gold, gold, rows.source)

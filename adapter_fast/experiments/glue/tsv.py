@@ -10,7 +10,7 @@ from pathlib import Path
 from ...common.errors import UserError
 from ...tasks.data.decode import read_text
 from ...tasks.data.text_pairs import TextPairs
-from .tasks import DIAGNOSTIC, SCORES, GlueTask, plain
+from .tasks import DIAGNOSTIC, SCORES, GlueTask, plain_name
 
 DIAGNOSTIC_FOLDERS = ("diagnostic", "ax")
 DIAGNOSTIC_FILES = ("diagnostic.tsv", "AX.tsv", "test.tsv")
@@ -18,7 +18,7 @@ DIAGNOSTIC_FILES = ("diagnostic.tsv", "AX.tsv", "test.tsv")
 
 def find_folder(data: Path, task: GlueTask) -> Path | None:
     """The task's folder by its published name or its configuration's, in any case; None where there is none."""
-    return _folder(data, (plain(task.name),))
+    return _folder(data, (plain_name(task.name),))
 
 
 def find_diagnostic(data: Path) -> Path | None:
@@ -30,7 +30,7 @@ def find_diagnostic(data: Path) -> Path | None:
 
 def _folder(data: Path, names: tuple[str, ...]) -> Path | None:
     folders = (path for path in sorted(data.iterdir()) if path.is_dir())
-    return next((path for path in folders if plain(path.name) in names), None)
+    return next((path for path in folders if plain_name(path.name) in names), None)
 
 
 def read_parts(task: GlueTask, folder: Path) -> tuple[dict[str, TextPairs], dict[str, TextPairs]]:

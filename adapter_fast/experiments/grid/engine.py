@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from .lab import Lab, Report
+from ...tasks.trainer import Report
+from .cells import Row
+from .lab import Lab
 from .spec import Spec
 from .train import run
 
 POLL = 0.5  # seconds between looks at what other processes have finished
-Row = dict[str, Any]
 
 
 class Work(Protocol):

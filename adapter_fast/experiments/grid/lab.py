@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from ...tasks.data.encoded import Encoded
 from ...tasks.data.rows import Rows
@@ -15,8 +14,6 @@ from .digest import digest
 from .pool import Pool
 from .store import Store
 from .task import Task
-
-Report = Callable[[dict[str, Any]], None]
 
 
 class Lab:

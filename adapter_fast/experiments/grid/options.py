@@ -9,7 +9,7 @@ from typing import Any
 
 from ...common.errors import UserError
 from ...recipe import BATCH_SIZE
-from ...tasks.kinds.settings import PRECISIONS, check_size
+from ...tasks.kinds.settings import PRECISIONS, check_part_size
 from .spec import METHODS
 
 
@@ -54,7 +54,7 @@ class Options:
             if any(value < 1 for value in getattr(self, name)):
                 raise UserError(f"{name} must be whole numbers from 1 on, got {min(getattr(self, name))}")
         for name in ("train_size", "validation_size", "test_size"):
-            check_size(name, getattr(self, name))
+            check_part_size(name, getattr(self, name))
         rates = [(f"lr of {method}", rate) for method, own in self.rates.items() for rate in own]
         for name, value in (*rates, *(("init_std", std) for std in self.init_stds)):
             if not (math.isfinite(value) and value > 0):

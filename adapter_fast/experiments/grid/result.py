@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ...common.errors import UserError
 from ...common.files import write_whole
+from .cells import Row
 from .options import Options
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from ...placement.container import sites_in
 from ...placement.sites import head_parameters
 from ...recipe import train_adapters, train_all, train_head_only, train_layer_norms, train_top_layers
 from ...tasks.data.encoded import Encoded
-from ...tasks.trainer import TuningTrainer, build_trainer, median_step
+from ...tasks.trainer import Report, TuningTrainer, build_trainer, median_step
 from ...tasks.tuning import environment
 from .cells import as_row
-from .lab import Lab, Report
+from .lab import Lab
 from .layer_spans import score_spans
-from .pool import own
+from .pool import own_trained
 from .spec import Spec
 from .task import TRAIN, VALIDATION
 
@@ -40,7 +40,7 @@ def run(spec: Spec, lab: Lab, report: Report) -> dict[str, Any]:
     loaded = lab.build(task, settings)
     model = loaded.model
     prepare(model, spec)
-    own(model)
+    own_trained(model)
     train = lab.encode(task, loaded.kind, task.parts[TRAIN], settings)
     directory = lab.store.directory / "trainer"
     parts = {TRAIN: train, VALIDATION: None}

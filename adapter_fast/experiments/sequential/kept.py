@@ -20,7 +20,7 @@ def is_kept(directory: Path) -> bool:
     return (directory / LAST_WRITTEN).is_file()
 
 
-def keep(learner: Learner, logits: dict[str, np.ndarray], directory: Path) -> None:
+def keep_step(learner: Learner, logits: dict[str, np.ndarray], directory: Path) -> None:
     """Write the learner's state and each task's logits as they were when it was learned, by its number."""
     heads = {f"{i}.{name}": value for i in range(len(learner.models)) for name, value in learner.head(i).items()}
     trunk = learner.save(directory)
@@ -30,7 +30,7 @@ def keep(learner: Learner, logits: dict[str, np.ndarray], directory: Path) -> No
     write_whole(directory / LAST_WRITTEN, safetensors.numpy.save(logits))
 
 
-def recall(learner: Learner, directory: Path) -> dict[str, np.ndarray]:
+def recall_step(learner: Learner, directory: Path) -> dict[str, np.ndarray]:
     """Bring a new learner to the state that its chain's last step but one kept; the logits that were kept."""
     for _ in learner.chain[:-1]:
         learner.add()

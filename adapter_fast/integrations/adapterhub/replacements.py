@@ -85,7 +85,7 @@ def compose_fuse(self: Any, adapter_setup: Fuse, state: BottleneckState, lvl: in
         _thread.fusing = before
 
 
-OURS: dict[tuple[type, str], Callable[..., Any]] = {
+REPLACEMENTS: dict[tuple[type, str], Callable[..., Any]] = {
     (Adapter, "forward"): adapter_forward,
     (BottleneckLayer, "bottleneck_layer_forward"): bottleneck_layer_forward,
     (BottleneckLayer, "compose_single"): compose_single,

@@ -68,7 +68,7 @@ class Settings:
         if self.stride is not None and self.stride < 0:
             raise UserError(f"stride must be at least 0, got {self.stride}")
         for name in ("train_size", "validation_size", "test_size"):
-            check_size(name, getattr(self, name))
+            check_part_size(name, getattr(self, name))
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
             raise UserError(f"lr must be a positive number, got {self.lr}")
 
@@ -82,7 +82,7 @@ class Settings:
         return asdict(self)
 
 
-def check_size(name: str, size: float | None) -> None:
+def check_part_size(name: str, size: float | None) -> None:
     """Raise unless size is None, a fraction between 0 and 1, or a whole number of examples."""
     if size is None:
         return

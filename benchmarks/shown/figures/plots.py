@@ -34,7 +34,7 @@ FIGURES = {
 _MARK = "rows sha256:"
 
 
-def draw(
+def draw_plots(
     rows_by_suite: Mapping[str, Sequence[Row]], directory: Path, formats: Sequence[str] = ("png", "svg")
 ) -> list[Path]:
     """Draw every figure that the rows allow into `directory`; the files written.
@@ -50,7 +50,7 @@ def draw(
         with matplotlib.rc_context(STYLE):
             figure = PAINTERS[name](rows)
             for kind in formats:
-                written.append(write_whole(directory / f"{name}.{kind}", picture(figure, kind, digest(rows))))
+                written.append(write_whole(directory / f"{name}.{kind}", picture(figure, kind, digest_rows(rows))))
     return written
 
 
@@ -77,7 +77,7 @@ def _something(name: str, rows: Sequence[Row]) -> bool:
     return any(row.peak_bytes if name == "memory" else row.us_p50 for row in rows)
 
 
-def digest(rows: Sequence[Row]) -> str:
+def digest_rows(rows: Sequence[Row]) -> str:
     """sha256 over the rows, which changes with any figure in them."""
     return digest_values([asdict(row) for row in rows])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from adapter_fast.benchmarks.rows import Row
 from adapter_fast.benchmarks.rows.compare import dtypes, model_size
-from adapter_fast.benchmarks.shown.wording import absences, label, machine, versions
+from adapter_fast.benchmarks.shown.wording import absences, label, measured_on, measured_with
 from adapter_fast.common.sheet import sheet as general_sheet
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; greys for what is no peer; one wine red of Tol's.
@@ -37,7 +37,7 @@ def colour(provider: str) -> str:
     return COLOURS.get(provider, OTHER)
 
 
-def sheet(
+def row_sheet(
     panels: tuple[int, int],
     size: tuple[float, float],
     title: str,
@@ -55,8 +55,8 @@ def sheet(
         rows: all that were measured for it, to name machine, versions and who did not run.
         legend: matplotlib artists with labels. remark: how to read it. grid: further arguments of Figure.subplots.
     """
-    origin = machine(rows) + (f"; {mode}" if mode else "")
-    return general_sheet(panels, size, title, origin, legend, (remark, *absences(rows), versions(rows)), **grid)
+    origin = measured_on(rows) + (f"; {mode}" if mode else "")
+    return general_sheet(panels, size, title, origin, legend, (remark, *absences(rows), measured_with(rows)), **grid)
 
 
 def swatches(names: Iterable[str]) -> list[Any]:
@@ -77,7 +77,7 @@ def families_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def short(tokens: int) -> str:
+def short_count(tokens: int) -> str:
     """128, 2k, 64k."""
     return f"{tokens // 1024}k" if tokens % 1024 == 0 else str(tokens)
 

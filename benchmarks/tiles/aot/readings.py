@@ -1,4 +1,4 @@
-"""The table a person reads and the JSON files a script reads."""
+"""Readings of compiled kernels: the table a person reads, and the JSON files a script reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adapter_fast.common.files import write_whole
 COLUMNS = ("case", "warps", "stages", "registers", "spill", "shared KB", "of KB", "CTAs/SM", "tensor-core instruction")
 
 
-def table(readings: Iterable[Reading]) -> str:
+def readings_table(readings: Iterable[Reading]) -> str:
     """One line a reading, one block an architecture."""
     readings = list(readings)
     lines = []
@@ -38,7 +38,7 @@ def offenders(readings: Iterable[Reading]) -> list[str]:
     ]
 
 
-def write_json(readings: Iterable[Reading], directory: Path, triton_version: str) -> list[Path]:
+def write_readings(readings: Iterable[Reading], directory: Path, triton_version: str) -> list[Path]:
     """One file an architecture, the same bytes for the same readings."""
     readings = list(readings)
     paths = []

@@ -14,7 +14,7 @@ from adapter_fast.benchmarks.peers.contender import Unavailable
 from adapter_fast.benchmarks.peers.op import expected, input_sets
 from adapter_fast.benchmarks.rows.provenance import provenance
 from adapter_fast.benchmarks.tiles.tune.campaign import Target
-from adapter_fast.benchmarks.tiles.tune.examine import Examiners, Task, Verdict, at_a_time
+from adapter_fast.benchmarks.tiles.tune.examine import Candidate, Examiners, Verdict, at_a_time
 from adapter_fast.benchmarks.tiles.tune.forced import Choices, ForcedOp
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem
 from adapter_fast.kernels.tiles import ruled
@@ -35,7 +35,7 @@ class Clock(Protocol):
     def ruled(self, phase: Phase, problem: Problem) -> LaunchConfig:
         """The choice of the rules, whatever was tuned before."""
 
-    def examine(self, tasks: Sequence[Task]) -> list[Verdict]:
+    def examine(self, tasks: Sequence[Candidate]) -> list[Verdict]:
         """Whether each compiles, spills nothing and is right."""
 
     def time(
@@ -75,7 +75,7 @@ class DeviceClock:
         """The rules of kernels/tiles.py, without its tuned tables."""
         return ruled(phase, problem)
 
-    def examine(self, tasks: Sequence[Task]) -> list[Verdict]:
+    def examine(self, tasks: Sequence[Candidate]) -> list[Verdict]:
         """Each in a process that may crash."""
         return self._examiners.examine(tasks)
 

@@ -27,7 +27,7 @@ READY = "ready"
 
 
 @dataclass(frozen=True)
-class Task:
+class Candidate:
     """One candidate: its tiles by phase, and the form that must be seen to run."""
 
     case: Case
@@ -46,7 +46,7 @@ class Verdict:
     shared: int = 0
 
 
-def examine(task: Task) -> Verdict:
+def examine(task: Candidate) -> Verdict:
     """Launch a candidate and look at its results and its kernels."""
     op = ForcedOp("candidate", task.case, task.phase, task.memory, task.choices)
     forget_kernels()
@@ -73,7 +73,7 @@ def judge(compiled: Sequence[Any], form: str) -> Verdict:
     return Verdict("", max(one.n_regs for one in compiled), max(one.metadata.shared for one in compiled))
 
 
-def _serve(connection: Connection, examiner: Callable[[Task], Verdict]) -> None:
+def _serve(connection: Connection, examiner: Callable[[Candidate], Verdict]) -> None:
     connection.send(READY)
     while (task := connection.recv()) is not None:
         connection.send(examiner(task))
@@ -86,13 +86,15 @@ class Examiners:
         count: how many at a time. seconds: for an answer. examiner: what they run.
     """
 
-    def __init__(self, count: int, seconds: float = SECONDS, examiner: Callable[[Task], Verdict] = examine) -> None:
+    def __init__(
+        self, count: int, seconds: float = SECONDS, examiner: Callable[[Candidate], Verdict] = examine
+    ) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._count, self._seconds, self._examiner = count, seconds, examiner
         self._idle: list[tuple[Any, Connection]] = []
         self._ready: set[Connection] = set()
 
-    def examine(self, tasks: Sequence[Task]) -> list[Verdict]:
+    def examine(self, tasks: Sequence[Candidate]) -> list[Verdict]:
         """A verdict for each, in order."""
         verdicts: dict[int, Verdict] = {}
         waiting = list(enumerate(tasks))[::-1]

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adapter_fast.benchmarks.peers.contender import Unavailable
-from adapter_fast.benchmarks.tiles.traffic import describe
+from adapter_fast.benchmarks.tiles.traffic import tiles_text
 from adapter_fast.benchmarks.tiles.tune.campaign import PHASES, Target, memory_of, op_phase
 from adapter_fast.benchmarks.tiles.tune.candidates import MOST, candidates
 from adapter_fast.benchmarks.tiles.tune.choosing import choose, shortlist
 from adapter_fast.benchmarks.tiles.tune.device_clock import Clock
-from adapter_fast.benchmarks.tiles.tune.examine import Task
+from adapter_fast.benchmarks.tiles.tune.examine import Candidate
 from adapter_fast.benchmarks.tiles.tune.forced import Choices
 from adapter_fast.benchmarks.tiles.tuned_rows import (
-    Row,
+    TunedRow,
     already_measured,
-    config_of,
     group_of,
     merge_tuned,
     read_tuned,
+    tiles_of,
     tuned_row,
     write_tuned,
 )
@@ -85,7 +85,7 @@ class Session:
                 wanted = group_of(phase, next(iter(problems.values())))
                 done = already_measured(rows, wanted, list(problems), self.clock.origin) if self.resume else []
                 if done:
-                    decided[phase] = {row["tokens"]: config_of(row) for row in done}
+                    decided[phase] = {row["tokens"]: tiles_of(row) for row in done}
                     continue
                 spent = time.monotonic() - start
                 if self.minutes is not None and spent + longest > 60 * self.minutes:
@@ -98,12 +98,12 @@ class Session:
                     self.left.append(f"{target.name}: {phase}")
                     continue
                 longest = max(longest, time.monotonic() - start - spent)
-                decided[phase] = {row["tokens"]: config_of(row) for row in new}
+                decided[phase] = {row["tokens"]: tiles_of(row) for row in new}
                 rows = merge_tuned(rows, new)
                 write_tuned(self.path, rows)
         return self.left
 
-    def tune(self, search: Search) -> list[Row]:
+    def tune(self, search: Search) -> list[TunedRow]:
         """The rows of one shape and phase, one for each number of tokens.
 
         Raises:
@@ -117,10 +117,10 @@ class Session:
         refused = {config: verdict.error for config, verdict in verdicts.items() if verdict.error}
         self.tell(f"{target.name}: {phase}: {len(tried)} candidates, {len(refused)} refused")
         for config, why in refused.items():
-            self.tell(f"    {describe(config)}: {why}")
+            self.tell(f"    {tiles_text(config)}: {why}")
         for config in static.values():
             if config in refused:
-                raise Unavailable(f"the rules' own choice {describe(config)} was refused: {refused[config]}")
+                raise Unavailable(f"the rules' own choice {tiles_text(config)} was refused: {refused[config]}")
         passed = [config for config in tried if config not in refused]
         free = phase == "weight_grad"
         coarse = {n: self._coarse(search, n, passed) for n in tokens}
@@ -133,7 +133,7 @@ class Session:
             least = self.clock.floor_us(target, tokens[n], op_phase(phase))
             times, own = fine[n][config], fine[n][static[n]]
             self.tell(
-                f"    {tokens[n]} tokens: {describe(config)} {times.p50:.1f} µs, the rules' {describe(static[n])} "
+                f"    {tokens[n]} tokens: {tiles_text(config)} {times.p50:.1f} µs, the rules' {tiles_text(static[n])} "
                 f"{own.p50:.1f} µs, floor {least:.1f} µs ({least / times.p50:.0%})"
             )
             measures = (least, self.clock.copy_gbps, len(passed), self.clock.origin)
@@ -159,12 +159,12 @@ class Session:
         found[search.phase] = config
         return tuple(sorted(found.items(), key=lambda one: one[0]))
 
-    def _task(self, search: Search, config: LaunchConfig) -> Task:
+    def _task(self, search: Search, config: LaunchConfig) -> Candidate:
         target, problems = search.target, search.problems
         n = max((n for n in problems if usable(config, problems[n])), default=min(problems))
         case = target.case(checked_tokens(target.d, dict(target.tokens)[n]))
         choices = self._choices(search, config, n)
-        return Task(case, op_phase(search.phase), memory_of(search.phase), choices, config.form)
+        return Candidate(case, op_phase(search.phase), memory_of(search.phase), choices, config.form)
 
     def _coarse(self, search: Search, n: int, passed: Sequence[LaunchConfig]) -> dict[LaunchConfig, float]:
         """Times over the rules' own, which takes part in every group, so that groups compare."""
@@ -183,7 +183,7 @@ class Session:
         T = dict(target.tokens)[n]
         times = self.clock.time(target, T, op_phase(phase), memory_of(phase), tiles, rounds)
         if ruled not in times:
-            raise Unavailable(f"the rules' own choice {describe(ruled)} did not run on {T} tokens")
+            raise Unavailable(f"the rules' own choice {tiles_text(ruled)} did not run on {T} tokens")
         return times
 
     def _tell_forms(self, coarse: Mapping[int, Mapping[LaunchConfig, float]]) -> None:
