@@ -333,7 +333,7 @@ def estimated_programs(phase: Phase, config: LaunchConfig, problem: Problem) -> 
     """Programs a multiprocessor before any compiler was asked: 0 where the tiles cannot fit.
 
     Registers: both accumulators' shares of a thread, h's as an operand, and 64 for all else; shared memory: what the
-    stages hold. kernels.md 4.2 has what the compiler gave; the estimate is within a program of it.
+    stages hold. docs/kernels.md has what the compiler gave; the estimate is within a program of it.
     """
     threads = 32 * config.num_warps
     wide = max(config.BLOCK_T * config.BLOCK_M, config.BLOCK_T * config.BLOCK_D)

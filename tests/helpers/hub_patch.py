@@ -352,7 +352,7 @@ def timing(blocks: int) -> dict[str, Any]:
     """Host time of a call, in µs of this thread: medians over rounds in which all take turns, d small so that it shows.
 
     "path" is what stands around the adapter's own computation: the layer without Adapter.forward, the composition path
-    as ecosystem.md measured it; our hooked module without the op and without the module's own computation. "strict" is
+    as theirs takes it; our hooked module without the op and without the module's own computation. "strict" is
     theirs without the model's own LayerNorm too, which is in that path.
     """
     from adapter_fast.placement.container import attach
