@@ -6,8 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from ..common.markdown import markdown_table as markdown_table
-from .grid.cells import Row, Summary, summarize
-from .grid.cells import plan as plan_cells
+from .grid.cells import Row, Summary, plan_cells, summarize
 from .grid.engine import Job
 from .grid.lab import Lab
 from .grid.methods import adapter_cells, cell, top_cells

@@ -14,8 +14,7 @@ from ..tasks.data.questions_hub import read_hub_questions
 from ..tasks.kinds.find import load_kind
 from ..tasks.splits import split
 from .grid import texts
-from .grid.cells import Cell, Row, Summary, summarize
-from .grid.cells import plan as plan_cells
+from .grid.cells import Cell, Row, Summary, plan_cells, summarize
 from .grid.engine import Job
 from .grid.lab import Lab
 from .grid.methods import adapter_cells, cell, top_cells

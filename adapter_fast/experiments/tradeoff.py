@@ -10,8 +10,7 @@ import numpy as np
 
 from ..common.markdown import markdown_table as markdown_table
 from .grid import texts
-from .grid.cells import Cell, Row, Summary, summarize
-from .grid.cells import plan as plan_cells
+from .grid.cells import Cell, Row, Summary, plan_cells, summarize
 from .grid.engine import Job
 from .grid.lab import Lab
 from .grid.methods import adapter_cells, cell, top_cells

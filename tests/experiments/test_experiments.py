@@ -25,8 +25,7 @@ from adapter_fast.experiments import classification, drive
 from adapter_fast.experiments.ablation import span_scores
 from adapter_fast.experiments.find import NAMES, find_experiment
 from adapter_fast.experiments.grid import cache, pool
-from adapter_fast.experiments.grid.cells import Cell, summarize
-from adapter_fast.experiments.grid.cells import plan as plan_cells
+from adapter_fast.experiments.grid.cells import Cell, plan_cells, summarize
 from adapter_fast.experiments.grid.engine import run_grid
 from adapter_fast.experiments.grid.lab import Lab
 from adapter_fast.experiments.grid.methods import bottleneck_for, cell
@@ -169,7 +168,7 @@ def test_classification_takes_the_rows_that_tradeoff_has(
     store = Store(tmp_path)
     for row in finished.rows:
         store.write(row["key"], row)
-    monkeypatch.setattr("adapter_fast.experiments.grid.train.run", None)  # nothing is left to run
+    monkeypatch.setattr("adapter_fast.experiments.grid.train.train_and_score", None)  # nothing is left to run
     shared = run("classification", options_of(world), tmp_path)
     assert {row["method"] for row in shared.rows} == {"head", "full", "top", "adapters"}
     assert len(shared.rows) == len(finished.rows) - 4

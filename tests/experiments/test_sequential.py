@@ -27,7 +27,7 @@ from adapter_fast.experiments.grid.pool import weights_digest
 from adapter_fast.experiments.grid.result import Result
 from adapter_fast.experiments.grid.store import Store
 from adapter_fast.experiments.grid.task import TEST
-from adapter_fast.experiments.grid.train import PREDICTIONS, run
+from adapter_fast.experiments.grid.train import PREDICTIONS, train_and_score
 from adapter_fast.experiments.screen import Silence
 from adapter_fast.experiments.sequential.accuracy import chain_courses, courses, mean_and_error
 from adapter_fast.experiments.sequential.joint import TaskBatches, common_settings
@@ -310,7 +310,7 @@ def test_an_adapter_is_learned_as_if_alone(options: Options, tmp_path: Path) -> 
     cells = [classification.cell(lab, task, options, "adapters", bottleneck=M) for task in lab.tasks.values()]
     chain = tuple(made.spec.at(2e-2, 2, 0) for made in cells)
     Step(ADAPTERS, chain).run(lab, lambda event: None)
-    run(chain[1], lab, lambda event: None)
+    train_and_score(chain[1], lab, lambda event: None)
     kept = load_file(lab.store.kept(Step(ADAPTERS, chain).key) / LAST_WRITTEN)["1"]
     assert np.array_equal(kept, load_file(lab.store.kept(chain[1].key) / PREDICTIONS)[TEST])
 

@@ -16,7 +16,7 @@ LABELS = {
     "head": "head only",
     "full": "full fine-tuning",
 }
-CURVES = ("adapters", "top")  # methods with a size
+SIZED = ("adapters", "top")  # methods with a size
 
 
 def origin(result: Result) -> str:

@@ -11,7 +11,7 @@ from ...common.sheet import WIDTH, sheet
 from ..grid.cells import Summary
 from ..grid.result import Result
 from ..grid.task import VALIDATION
-from .method_styles import COLOURS, CURVES, LABELS, MARKERS, origin, parameters_axis
+from .method_styles import COLOURS, LABELS, MARKERS, SIZED, origin, parameters_axis
 
 FULL_MARKER = "*"
 
@@ -28,7 +28,7 @@ def curves_figure(points: Sequence[Summary], result: Result) -> Any:
         method: {
             "color": COLOURS[method],
             "marker": MARKERS.get(method, FULL_MARKER),
-            "ls": "-" if method in CURVES else "",
+            "ls": "-" if method in SIZED else "",
             "label": LABELS[method],
         }
         for method in dict.fromkeys(point["method"] for point in points)

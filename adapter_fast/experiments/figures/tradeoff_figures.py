@@ -9,7 +9,7 @@ from typing import Any
 from ...common.sheet import WIDTH, sheet
 from ..grid.cells import Summary
 from ..grid.result import Result
-from .method_styles import COLOURS, CURVES, LABELS, MARKERS, origin, parameters_axis
+from .method_styles import COLOURS, LABELS, MARKERS, SIZED, origin, parameters_axis
 
 Point = Mapping[str, Any]
 ACROSS = 3  # panels
@@ -41,7 +41,7 @@ def percentiles_figure(points: Sequence[Point], result: Result) -> Any:
         x = [point["trained"] for point in own]
         low, middle, high = ([point["deltas"][i] for point in own] for i in range(3))
         style: dict[str, Any] = {"color": COLOURS[method], "marker": MARKERS[method], "ms": 4.5, "zorder": 3}
-        if method in CURVES:
+        if method in SIZED:
             panel.fill_between(x, low, high, color=COLOURS[method], alpha=0.16, lw=0)
             panel.plot(x, middle, lw=1.6, **style)
             _sizes(panel, own, middle)
@@ -89,7 +89,7 @@ def _task_curve(panel: Any, method: str, summaries: Sequence[Summary]) -> None:
         panel.axhspan(y[0] - errors[0], y[0] + errors[0], color=COLOURS[method], alpha=0.12, lw=0)
         return
     x = [summary["trained"] for summary in summaries]
-    line = "-" if method in CURVES else ""
+    line = "-" if method in SIZED else ""
     style: dict[str, Any] = {"color": COLOURS[method], "marker": MARKERS[method], "zorder": 3}
     view = panel.get_ylim()
     panel.errorbar(x, y, errors, ls=line, lw=1.5, ms=4, capsize=1.5, elinewidth=0.9, **style)
@@ -136,8 +136,8 @@ def _legend(points: Sequence[Point]) -> list[Any]:
     from matplotlib.lines import Line2D
 
     present = {point["method"] for point in points}
-    lines = [method for method in (*CURVES, "full") if method in present]
-    marks = [method for method in MARKERS if method in present and method not in CURVES]
+    lines = [method for method in (*SIZED, "full") if method in present]
+    marks = [method for method in MARKERS if method in present and method not in SIZED]
     return [
         Line2D(
             [],

@@ -15,8 +15,7 @@ from ...common.files import write_whole
 from ...common.markdown import markdown_table as markdown_table
 from ...tasks.data.rows import Rows
 from ...tasks.splits import split
-from ..grid.cells import Cell, Row, Summary, summarize
-from ..grid.cells import plan as plan_cells
+from ..grid.cells import Cell, Row, Summary, plan_cells, summarize
 from ..grid.engine import Job
 from ..grid.lab import Lab
 from ..grid.methods import adapter_cells, cell

@@ -10,7 +10,7 @@ from ...tasks.trainer import Report
 from .cells import Row
 from .lab import Lab
 from .spec import Spec
-from .train import run
+from .train import train_and_score
 
 POLL = 0.5  # seconds between looks at what other processes have finished
 
@@ -88,4 +88,4 @@ def run_grid(plan: Plan, lab: Lab, watcher: Watcher, alive: Callable[[], bool] =
 
 def do(job: Job, lab: Lab, report: Report) -> Row:
     """Do a run; its row."""
-    return run(job, lab, report) if isinstance(job, Spec) else job.run(lab, report)
+    return train_and_score(job, lab, report) if isinstance(job, Spec) else job.run(lab, report)

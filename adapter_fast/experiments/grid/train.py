@@ -30,7 +30,7 @@ from .task import TRAIN, VALIDATION
 PREDICTIONS = "predictions.safetensors"
 
 
-def run(spec: Spec, lab: Lab, report: Report) -> dict[str, Any]:
+def train_and_score(spec: Spec, lab: Lab, report: Report) -> dict[str, Any]:
     """Train and score; the row: the spec, the scores of each part, the parameters' arithmetic, time and versions.
 
     What is frozen is the base's own memory, shared by all runs, and its digest is taken again afterwards.

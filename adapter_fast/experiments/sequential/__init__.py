@@ -10,8 +10,7 @@ from typing import Any
 
 from ...common.errors import UserError
 from ..grid import texts
-from ..grid.cells import Cell, Row, summarize
-from ..grid.cells import plan as plan_cells
+from ..grid.cells import Cell, Row, plan_cells, summarize
 from ..grid.engine import Job
 from ..grid.lab import Lab
 from ..grid.methods import adapter_cells, cell
