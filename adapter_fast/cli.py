@@ -32,7 +32,7 @@ COMMANDS = {
     ),
     "push": Command(".checkpoint.commands", "Upload a saved adapter to the Hugging Face hub.", (), "tune"),
     "pull": Command(".checkpoint.commands", "Download an adapter from the Hugging Face hub.", (), "tune"),
-    "demo": Command(".tasks.commands", "Tune MiniLM on Reuters-R8 four ways.", ("accelerate", "sklearn"), "tune"),
+    "demo": Command(".tasks.demo.commands", "Tune MiniLM on Reuters-R8 four ways.", ("accelerate", "sklearn"), "tune"),
     "experiment": Command(
         ".experiments.commands",
         f"The paper's experiments: {', '.join(NAMES)}.",

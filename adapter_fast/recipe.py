@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from .placement.container import CHILD, plain
+from .placement.container import CHILD, uncompiled_name
 from .placement.families import HEAD
 from .placement.sites import family_of, find_layers, head_parameters, is_norm, layer_norm_parameters
 from .placement.state import activate, claim, find_state, refuse_wrapped, require_state, unwrap
@@ -40,7 +40,7 @@ def _head_of(model: nn.Module) -> list[str]:
 
 def _train_only(model: nn.Module, names: set[str]) -> None:
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(plain(name) in names)
+        parameter.requires_grad_(uncompiled_name(name) in names)
 
 
 def train_adapters(model: Model, name: str = "default", *, layer_norms: bool = True, head: bool = True) -> Model:
@@ -73,7 +73,7 @@ def train_adapters(model: Model, name: str = "default", *, layer_norms: bool = T
     activate(base, state, name)
     claim(base, state, name, own)
     within = f".{CHILD}.adapters.{name}."
-    adapter = [plain(parameter) for parameter, _ in base.named_parameters() if within in parameter]
+    adapter = [uncompiled_name(parameter) for parameter, _ in base.named_parameters() if within in parameter]
     _train_only(base, {*adapter, *own})
     return model
 

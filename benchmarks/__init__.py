@@ -1,1 +1,1 @@
-"""What we time, how we time it, and what the compiler makes of the kernels. Not installed: run from the checkout."""
+"""What we time, how we time it, and how it is shown; pages/, tiles/ and rehearse/ come with a checkout alone."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adapter_fast.benchmarks.compare import PROVIDERS
+from adapter_fast.benchmarks.rows.compare import PROVIDERS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +53,7 @@ INTERRUPTED = 130
     "--minutes", type=click.FloatRange(min=0, min_open=True), help="Start nothing that would end later than this."
 )
 def bench(
+    *,
     suite: str,
     device: str | None,
     dtype: str | None,
@@ -73,8 +74,8 @@ def bench(
     import torch
     from rich.console import Console
 
-    from adapter_fast.benchmarks.provenance import RESULTS
     from adapter_fast.benchmarks.rows import ResultsError
+    from adapter_fast.benchmarks.rows.provenance import RESULTS
     from adapter_fast.benchmarks.runner import Run, WrongResult
     from adapter_fast.benchmarks.suites import benches, campaign, chosen
     from adapter_fast.measure.machine import device_name, pin_threads
@@ -134,7 +135,7 @@ def _ctrl_c(run: Run) -> Iterator[None]:
 
 
 def _finish(console: Console, run: Run, outcomes: list[Outcome], plots: bool) -> None:
-    from adapter_fast.benchmarks.shown.tables import headline, screen
+    from adapter_fast.benchmarks.shown.screen import headline, screen
     from adapter_fast.measure.machine import slug
 
     rows = [row for outcome in outcomes for row in outcome.rows]
@@ -146,9 +147,9 @@ def _finish(console: Console, run: Run, outcomes: list[Outcome], plots: bool) ->
         folder = run.output / slug(run.origin["device"])
         pictures = []
         if plots:
-            from adapter_fast.benchmarks.shown.plots import draw
+            from adapter_fast.benchmarks.shown.figures.plots import draw_plots
 
-            pictures = draw({outcome.rows[0].suite: outcome.rows for outcome in outcomes if outcome.rows}, folder)
+            pictures = draw_plots({outcome.rows[0].suite: outcome.rows for outcome in outcomes if outcome.rows}, folder)
         files = [str(outcome.path) for outcome in outcomes if outcome.rows] + [str(path) for path in pictures]
         console.print("wrote " + ", ".join(files), highlight=False, soft_wrap=True)
     left = sum(len(outcome.left) for outcome in outcomes)

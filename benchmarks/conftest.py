@@ -1,10 +1,11 @@
 """The suites through pytest-benchmark: `pytest benchmarks/ --benchmark-only`.
 
-Each case of a suite (suites.py) becomes a test per phase and provider. With --benchmark-disable each runs once, on
-small cases. A provider is checked against the error budget before it is timed; one that cannot run is skipped with its
-reason. pytest-benchmark is given the microseconds that the suite's own sampler measured (device events on a GPU, the
-worker's clock for AdapterHub) through a clock that those samples move, so that a launch is never taken for its work.
-Providers are timed one after the other here: for the interleaved comparison use `adapter-fast bench`.
+Each case of a suite (suites.py) becomes a test per phase and provider of the suite's function in bench_suites.py. With
+--benchmark-disable each runs once, on small cases. A provider is checked against the error budget before it is timed;
+one that cannot run is skipped with its reason. pytest-benchmark is given the microseconds that the suite's own sampler
+measured (device events on a GPU, the worker's clock for AdapterHub) through a clock that those samples move, so that a
+launch is never taken for its work. Providers are timed one after the other here: for the interleaved
+comparison use `adapter-fast bench`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from adapter_fast.benchmarks.contender import Unavailable
-from adapter_fast.benchmarks.provenance import provenance
+from adapter_fast.benchmarks.peers.contender import Unavailable
+from adapter_fast.benchmarks.rows.provenance import provenance
 from adapter_fast.benchmarks.suites import Bench, benches
 from adapter_fast.measure.clock import Sampler
 from adapter_fast.measure.machine import pin_threads
@@ -50,7 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     pin_threads()
     quick = metafunc.config.getoption("benchmark_disable")
-    todo = [(bench, name) for bench in benches(metafunc.module.SUITE, DEVICE, quick=quick) for name in bench.contenders]
+    suite = metafunc.function.__name__.removeprefix("bench_")
+    todo = [(bench, name) for bench in benches(suite, DEVICE, quick=quick) for name in bench.contenders]
     ids = [f"{bench.case}-{bench.phase}-{name}" for bench, name in todo]
     metafunc.parametrize(("bench", "provider"), todo, ids=ids)
 

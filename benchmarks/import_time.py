@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 
-from adapter_fast.benchmarks.provenance import CHECKOUT
+from adapter_fast.benchmarks.rows.provenance import CHECKOUT
 
 PROGRAM = "import time, torch; start = time.perf_counter(); import adapter_fast; print(time.perf_counter() - start)"
 

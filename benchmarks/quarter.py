@@ -344,7 +344,7 @@ def _end(process: subprocess.Popen) -> None:
             continue
 
 
-def keep(file: Path, results: Path) -> list[Path]:
+def keep_results(file: Path, results: Path) -> list[Path]:
     """The results in a part's JSON into files of their own below `results`, rows in place of those they are of.
 
     Those of benchmarks/tiles/launches.py go to <device>/launches.json, and to sweep.json where tiles were tried.
@@ -391,9 +391,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, metavar="FILE", help="write its results to benchmarks/results, no more")
     options = parser.parse_args(arguments)
     if options.keep:
-        from adapter_fast.benchmarks.provenance import RESULTS
+        from adapter_fast.benchmarks.rows.provenance import RESULTS
 
-        print("\n".join(f"wrote {path}" for path in keep(options.keep, RESULTS)))
+        print("\n".join(f"wrote {path}" for path in keep_results(options.keep, RESULTS)))
         return 0
     make, seconds = PARTS[options.part]
     steps = make(options.output.resolve())

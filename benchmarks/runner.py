@@ -11,16 +11,16 @@ from pathlib import Path
 import torch
 
 from adapter_fast.benchmarks.cases import DTYPES
-from adapter_fast.benchmarks.contender import Contender, Unavailable
-from adapter_fast.benchmarks.provenance import provenance
+from adapter_fast.benchmarks.peers.contender import Contender, Unavailable
 from adapter_fast.benchmarks.rows import ResultsError, Row, merge, path_of, read_rows, write_rows
+from adapter_fast.benchmarks.rows.provenance import provenance
 from adapter_fast.benchmarks.suites import Bench
 from adapter_fast.common.errors import first_line
 from adapter_fast.measure.clock import Sampler, Samples, compare, event_timer, host_timer, interleave, spread
 from adapter_fast.measure.machine import clocks
 from adapter_fast.measure.roofline import Ceilings, measure_ceilings
 
-OURS = "fused"
+MUST_BE_RIGHT = "fused"  # a wrong result of a peer is a row that says so, of ours the end of the run
 BASELINE = "reference"
 
 
@@ -164,7 +164,7 @@ class Run:
                 contender.warm()
                 contender.check()
             except AssertionError as error:
-                if name == OURS:
+                if name == MUST_BE_RIGHT:
                     raise WrongResult(str(error)) from error
                 absent[name] = f"refused before timing, its result is wrong: {error}"
             except Exception as error:  # whatever a library raises: the others are measured all the same

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from adapter_fast.benchmarks.cases import dtype_name, memory_cases, name_of, op_cases, shape_of
-from adapter_fast.benchmarks.compare import provider_of
-from adapter_fast.benchmarks.contender import Factory
-from adapter_fast.benchmarks.models import ModelCase, latency_cases, model_cases, model_floor_us
+from adapter_fast.benchmarks.cases import case_name, memory_cases, op_cases, shape_of, x_dtype
+from adapter_fast.benchmarks.cases.whole_models import ModelCase, latency_cases, model_cases, model_floor_us
+from adapter_fast.benchmarks.peers.contender import Factory
 from adapter_fast.benchmarks.peers.op import TRAINING
 from adapter_fast.benchmarks.peers.op_peers import op_contenders
+from adapter_fast.benchmarks.rows.compare import provider_of
 from adapter_fast.measure.roofline import PHASES, Ceilings, Phase, floor_us
 from adapter_fast.testing import Case
 
@@ -124,11 +124,11 @@ def _adapter(
     rounds: int,
 ) -> Bench:
     sizes = (case.T, case.d, case.m)
-    return Bench(suite, name_of(case), phase, dtype_name(case), *sizes, contenders, floor, modes, rounds)
+    return Bench(suite, case_name(case), phase, x_dtype(case), *sizes, contenders, floor, modes, rounds)
 
 
 def _model(suite: str, case: ModelCase, device: str, quick: bool) -> Bench:
-    from adapter_fast.benchmarks.peers.contenders import model_contenders
+    from adapter_fast.benchmarks.peers.model_peers import model_contenders
 
     def floor(provider: str, medians: Mapping[str, float], ceilings: Ceilings) -> float | None:
         bare = medians.get(provider_of(provider).bare, medians.get("bare"))

@@ -119,7 +119,7 @@ def test_wheel_works_from_elsewhere(wheel, tmp_path):
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
     run(*pip, "--target", str(tmp_path / "site"), str(wheel))
     program = (
-        "import adapter_fast, adapter_fast.kernels.tiles as t, adapter_fast.benchmarks.provenance as p;"
+        "import adapter_fast, adapter_fast.kernels.tiles as t, adapter_fast.benchmarks.rows.provenance as p;"
         "print(adapter_fast.__file__, t.__file__, p.__file__, sep='\\n'); assert p.CHECKOUT is None;"
         "from adapter_fast.cli import _offered; assert 'bench' in _offered() and 'report' not in _offered()"
     )
@@ -127,7 +127,7 @@ def test_wheel_works_from_elsewhere(wheel, tmp_path):
     assert [Path(line).relative_to(tmp_path / "site").as_posix() for line in done.stdout.split()] == [
         "adapter_fast/__init__.py",
         "adapter_fast/kernels/tiles.py",
-        "adapter_fast/benchmarks/provenance.py",
+        "adapter_fast/benchmarks/rows/provenance.py",
     ]
 
 

@@ -8,7 +8,7 @@ import torch
 from tiny_models import build
 
 from adapter_fast.benchmarks.pages.report import disagreements, render
-from adapter_fast.benchmarks.provenance import RESULTS
+from adapter_fast.benchmarks.rows.provenance import RESULTS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from ..common.directories import read_json, replace_directory, resolve
 from .adapterhub.names import FILES
-from .adapterhub.read import is_hub, read_hub, refuse_other_kinds
-from .adapterhub.write import Base, hub_files
+from .adapterhub.read import is_adapterhub, read_adapterhub, refuse_other_kinds
+from .adapterhub.write import Base, adapterhub_files
 from .record import CONFIG_FILE, WEIGHTS_FILE, Saved, own_files, parse_config, parse_record, read_tensors
 
 FORMATS = ("adapterhub", "adapter_fast")
@@ -47,13 +47,13 @@ def convert_adapter(
         refuse_other_kinds(path)
         raise FileNotFoundError(f"no saved adapter in {path}: it has no {CONFIG_FILE}")
     values = read_json(path / CONFIG_FILE)
-    if is_hub(values) == (to == "adapterhub"):
+    if is_adapterhub(values) == (to == "adapterhub"):
         raise ValueError(f"{path} is in the format {to} already")
-    if is_hub(values):
-        replace_directory(output, own_files(read_hub(path, values, head)[0]), (CONFIG_FILE, WEIGHTS_FILE))
+    if is_adapterhub(values):
+        replace_directory(output, own_files(read_adapterhub(path, values, head)[0]), (CONFIG_FILE, WEIGHTS_FILE))
         return
     record = parse_record(path / CONFIG_FILE, values)
     config = parse_config(path / CONFIG_FILE, record)
     tensors = read_tensors(path / WEIGHTS_FILE, record, config, dict.fromkeys(record.sites, record.hidden_size))
     saved = Saved(record if head else replace(record, head=[]), tensors)
-    replace_directory(output, hub_files(saved, Base(layers, model_class), layer_norms=layer_norms), FILES)
+    replace_directory(output, adapterhub_files(saved, Base(layers, model_class), layer_norms=layer_norms), FILES)

@@ -17,7 +17,7 @@ from ..placement.container import site_of
 from ..placement.inject import add_adapters, check_new_name, remove_adapters
 from ..placement.sites import Site, find_sites, head_parameters, layer_norm_parameters, model_type_of
 from ..placement.state import activate, find_state, park, refuse_wrapped, require_state, unwrap
-from .adapterhub.read import is_hub, read_hub, refuse_other_kinds
+from .adapterhub.read import is_adapterhub, read_adapterhub, refuse_other_kinds
 from .record import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -26,7 +26,7 @@ from .record import (
     parse_config,
     parse_record,
     read_tensors,
-    short,
+    without_prefix,
 )
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -72,8 +72,8 @@ def load_adapters(
     values = read_json(path / CONFIG_FILE)
     tensors: dict[str, Tensor] | None = None
     where = path / WEIGHTS_FILE
-    if is_hub(values):
-        (record, tensors), where = read_hub(path, values, head)
+    if is_adapterhub(values):
+        (record, tensors), where = read_adapterhub(path, values, head)
     else:
         record = parse_record(path / CONFIG_FILE, values)
         if not where.is_file():
@@ -126,7 +126,7 @@ def _put_in(
 
 def _with_literal_targets(model: nn.Module, path: Path, record: Record, config: AdapterConfig) -> AdapterConfig:
     """The same modules by their names: a file's regular expression, which could run for ever, is not run."""
-    names = {short(model, module): module for module, _ in model.named_modules()}
+    names = {without_prefix(model, module): module for module, _ in model.named_modules()}
     missing = next((site for site in record.sites if site not in names), None)
     if missing is not None or not record.sites:
         raise ValueError(f"{path} is for the module {missing!r}, which the model has not")
@@ -142,7 +142,7 @@ def _check_fits(model: nn.Module, path: Path, record: Record, config: AdapterCon
     hidden_size = sites[0].width
     if hidden_size != record.hidden_size:
         raise ValueError(f"{path} is for hidden_size {record.hidden_size}, the model has {hidden_size}")
-    names = {short(model, site.name): site for site in sites}
+    names = {without_prefix(model, site.name): site for site in sites}
     if list(names) != record.sites:
         odd = sorted(set(names) ^ set(record.sites)) or record.sites
         raise ValueError(
@@ -155,7 +155,7 @@ def _base_values(
     model: nn.Module, tensors: dict[str, Tensor], part: str, stored: list[str], parameters: list[str], where: Path
 ) -> dict[str, Tensor]:
     """The file's LayerNorms or head by the model's parameter names; ValueError where one does not fit the model."""
-    names = {short(model, parameter): parameter for parameter in parameters}
+    names = {without_prefix(model, parameter): parameter for parameter in parameters}
     values = {}
     for key in stored:
         stored_value = tensors[f"{part}.{key}"]

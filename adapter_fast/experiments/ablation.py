@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ..common.markdown import table as markdown_table
-from . import classification
-from .grid.cells import Cell, Row, Summary, summarize
-from .grid.cells import plan as plan_cells
+from ..common.markdown import markdown_table
+from .grid import texts
+from .grid.cells import Cell, Row, Summary, plan_cells, summarize
 from .grid.engine import Job
 from .grid.lab import Lab
+from .grid.methods import cell, number_of_layers
+from .grid.options import Options
+from .grid.result import Result
 from .grid.task import Task
-from .methods import cell, number_of_layers
-from .options import Options
-from .result import Result
-from .texts import read_tasks
-from .wording import caption, percent, scored, share
+from .grid.texts import read_tasks
+from .grid.wording import caption, percent, scored, share
 
 __all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "figures", "finding", "plan", "read_tasks", "table"]
 
@@ -30,14 +29,14 @@ PICTURES = {
 }
 # Section 3.6: m = 64 on MNLI and CoLA; the scale from 1e-7 to 1.
 PAPER = replace(
-    classification.PAPER,
+    texts.PAPER,
     rates={"adapters": (3e-4,)},
     epochs=(3,),
     bottlenecks=(64,),
     tops=(),
     init_stds=(1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
 )
-QUICK = replace(classification.QUICK, bottlenecks=(8,), tops=(), init_stds=(1e-2, 1.0))
+QUICK = replace(texts.QUICK, bottlenecks=(8,), tops=(), init_stds=(1e-2, 1.0))
 PLATEAU = 1e-2  # the scale up to which the paper's scores are level (section 3.6)
 
 
@@ -153,7 +152,7 @@ def _width(span: str) -> int:
 
 def figures(result: Result) -> dict[str, Any]:
     """`spans`: Figure 6's heat map; `init`: Figure 6's right side, the score over the initial scale."""
-    from .figures.ablation import init_figure, spans_figure
+    from .figures.ablation_figures import init_figure, spans_figure
 
     scales = [summary for summary in summarize(result.rows) if summary["init_std"] is not None]
     drawn: dict[str, Any] = {}

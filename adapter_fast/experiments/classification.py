@@ -5,43 +5,21 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from ..common.markdown import table as markdown_table
-from .grid.cells import Row, Summary, summarize
-from .grid.cells import plan as plan_cells
+from ..common.markdown import markdown_table
+from .grid.cells import Row, Summary, plan_cells, summarize
 from .grid.engine import Job
 from .grid.lab import Lab
+from .grid.methods import adapter_cells, cell, top_cells
+from .grid.options import Options
+from .grid.result import Result
 from .grid.task import Task
-from .methods import adapter_cells, cell, top_cells
-from .options import Options
-from .result import Result
-from .texts import read_tasks
-from .wording import caption, means, percent, scored, share, tasks_of, times
+from .grid.texts import PAPER, QUICK, read_tasks
+from .grid.wording import caption, means, percent, scored, share, tasks_of, times
 
 __all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "figures", "finding", "plan", "read_tasks", "table"]
 
 COMMAND = "--model bert-base-uncased --data 20newsgroups"
 PICTURES: dict[str, str] = {}
-# Section 3.3: the sweep over the additional tasks. Batch and schedule are those of GLUE (section 3.1).
-PAPER = Options(
-    seeds=5,
-    rates={"adapters": (1e-5, 3e-5, 1e-4, 3e-3)},
-    epochs=(20, 50, 100),
-    bottlenecks=(2, 4, 8, 16, 32, 64),
-    tops=(1, 2, 3, 5, 7, 9, 11, 12),
-)
-QUICK = Options(
-    data=("election-tweets",),
-    seeds=2,
-    rates={"adapters": (3e-3,), "full": (1e-4,)},
-    epochs=(1,),
-    bottlenecks=(2, 8),
-    tops=(1,),
-    batch_size=8,
-    max_length=16,
-    train_size=32,
-    validation_size=16,
-    test_size=16,
-)
 COLUMNS = {"head": "head only", "full": "full fine-tuning", "top": "top layers", "adapters": "adapters"}
 SHARED = ("head", "adapters")  # methods whose tasks all keep the base as it is
 

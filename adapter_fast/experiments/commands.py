@@ -10,12 +10,12 @@ from typing import Any
 import click
 
 from ..common.errors import UserError
-from ..tasks.settings import PRECISIONS
+from ..tasks.kinds.settings import PRECISIONS
 from . import NAMES
 from .find import find_experiment
+from .grid.options import Options
 from .grid.processes import alive, helpers, leave_launcher
 from .grid.spec import METHODS
-from .options import Options
 
 
 class Values(click.ParamType):

@@ -11,9 +11,9 @@ from ..common.sheet import STYLE, picture
 from .find import Experiment
 from .grid.engine import Watcher, run_grid
 from .grid.lab import Lab
+from .grid.options import Options
+from .grid.result import Result
 from .grid.store import Store
-from .options import Options
-from .result import Result
 
 TABLE, RESULTS, FORMATS = "table.md", "results.json", ("png", "svg")
 
@@ -37,12 +37,12 @@ def write_files(experiment: Experiment, result: Result, output: Path) -> list[Pa
     """Write results.json, table.md, the figures as PNG and SVG and what else there is to output/NAME; the files."""
     directory = output / result.experiment
     written = [result.write(directory / RESULTS), write_whole(directory / TABLE, experiment.table(result))]
-    written += draw(experiment, result, directory)
+    written += draw_experiment(experiment, result, directory)
     more = getattr(experiment, "extras", None)  # files that need more than rows: glue's submission
     return written if more is None else [*written, *more(result, Store(output), directory)]
 
 
-def draw(experiment: Experiment, result: Result, directory: Path) -> list[Path]:
+def draw_experiment(experiment: Experiment, result: Result, directory: Path) -> list[Path]:
     """Draw the experiment's figures; the files."""
     import matplotlib
 

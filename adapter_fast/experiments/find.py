@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from .grid.options import Options
 from .grid.task import Task
-from .options import Options
 
 if TYPE_CHECKING:
     from .grid.engine import Job
     from .grid.lab import Lab
-    from .result import Result
+    from .grid.result import Result
 
 
 class Experiment(Protocol):

@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
-from ..common.markdown import table as markdown_table
+from ..common.markdown import markdown_table
 from ..tasks.data.questions import Questions, read_questions
 from ..tasks.data.questions_hub import read_hub_questions
-from ..tasks.data.splits import split
 from ..tasks.kinds.find import load_kind
-from . import classification
-from .grid.cells import Cell, Row, Summary, summarize
-from .grid.cells import plan as plan_cells
+from ..tasks.splits import split
+from .grid import texts
+from .grid.cells import Cell, Row, Summary, plan_cells, summarize
 from .grid.engine import Job
 from .grid.lab import Lab
+from .grid.methods import adapter_cells, cell, top_cells
+from .grid.options import Options
+from .grid.result import Result
 from .grid.task import TRAIN, VALIDATION, Task
-from .methods import adapter_cells, cell, top_cells
-from .options import Options
-from .result import Result
-from .wording import caption, means, scored, share
+from .grid.wording import caption, means, scored, share
 
 COMMAND = "--model bert-base-uncased --data SQUAD"
 PICTURES = {
@@ -35,7 +34,7 @@ PAPER = Options(
     rates={"adapters": (3e-5, 1e-4, 3e-4, 1e-3), "full": (3e-5, 5e-5, 1e-4), "top": (3e-5, 5e-5, 1e-4)},
     epochs=(3, 10, 20),
     bottlenecks=(2, 8, 64, 256),
-    tops=classification.PAPER.tops,
+    tops=texts.PAPER.tops,
     max_length=384,
     stride=128,
 )
@@ -158,6 +157,6 @@ def finding(result: Result) -> str:
 
 def figures(result: Result) -> dict[str, Any]:
     """`squad`: F1 against trained parameters, Figure 5."""
-    from .figures.squad import curves_figure
+    from .figures.squad_figure import curves_figure
 
     return {"squad": curves_figure(points(result.rows), result)}

@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ..common.markdown import table as markdown_table
-from . import classification
-from .grid.cells import Cell, Row, Summary, summarize
-from .grid.cells import plan as plan_cells
+from ..common.markdown import markdown_table
+from .grid import texts
+from .grid.cells import Cell, Row, Summary, plan_cells, summarize
 from .grid.engine import Job
 from .grid.lab import Lab
+from .grid.methods import adapter_cells, cell, top_cells
+from .grid.options import Options
+from .grid.result import Result
 from .grid.task import Task
-from .methods import adapter_cells, cell, top_cells
-from .options import Options
-from .result import Result
-from .texts import read_tasks
-from .wording import caption, scored, share, signed
+from .grid.texts import read_tasks
+from .grid.wording import caption, scored, share, signed
 
 __all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "figures", "finding", "plan", "read_tasks", "table"]
 
@@ -29,8 +28,8 @@ PICTURES = {
     "tradeoff-tasks": "Accuracy of each task against trained parameters",
 }
 # Section 3.4: adapter sizes 2^n for n = 0 … 9; the rest as in section 3.3.
-PAPER = replace(classification.PAPER, bottlenecks=tuple(2**n for n in range(10)))
-QUICK = classification.QUICK
+PAPER = replace(texts.PAPER, bottlenecks=tuple(2**n for n in range(10)))
+QUICK = texts.QUICK
 NEAR = 1.0  # points of full fine-tuning that count as close to it
 PERCENTILES = (20, 50, 80)  # over tasks, as Figures 1 and 3 draw them
 CURVES = {"adapters": "adapters over m", "top": "top layers over k", "layer-norms": "LayerNorms and head"}
@@ -129,7 +128,7 @@ def _median(point: dict[str, list[float]]) -> str:
 
 def figures(result: Result) -> dict[str, Any]:
     """`tradeoff`: percentiles over tasks; `tradeoff-tasks`: each task's own curves with their standard errors."""
-    from .figures.tradeoff import percentiles_figure, tasks_figure
+    from .figures.tradeoff_figures import percentiles_figure, tasks_figure
 
     points = curve_points(result.rows)
     return {"tradeoff": percentiles_figure(points, result), "tradeoff-tasks": tasks_figure(points, result)}

@@ -195,7 +195,7 @@ def sites_in(model: nn.Module) -> dict[str, AdapterSite]:
     return {name: site for name, module in model.named_modules() if (site := site_of(module)) is not None}
 
 
-def plain(name: str) -> str:
+def uncompiled_name(name: str) -> str:
     """A module's or parameter's name without torch.compile's wrappers around single layers."""
     return name.replace("_orig_mod.", "")
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import PLACEMENTS, SUB_LAYERS, AdapterConfig, Form
-from .container import is_ours, plain
+from .container import is_ours, uncompiled_name
 from .families import FAMILIES, HEAD, Family, Stack, SubLayer
 
 SHOWN = 12  # candidates that an error lists
@@ -216,7 +216,7 @@ def _names(model: nn.Module) -> Iterator[str]:
     """The names of all modules without torch.compile's wrappers around layers; get_submodule finds them by these."""
     for name, _ in model.named_modules():
         if not name.endswith("_orig_mod"):
-            yield plain(name)
+            yield uncompiled_name(name)
 
 
 def _matching(model: nn.Module, patterns: Sequence[str]) -> Iterator[str]:

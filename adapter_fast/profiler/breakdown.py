@@ -17,7 +17,7 @@ from torch.profiler import record_function
 
 from ..placement.container import site_of
 from ..placement.sites import family_of, find_layers, find_sites, is_norm
-from .trace import FORWARD, ON_DEVICE, Trace, record, slices
+from .chrome_trace import FORWARD, ON_DEVICE, Trace, record, slices
 
 KINDS = ("attention", "feed_forward")
 PARTS = ("attention", "attention_adapter", "feed_forward", "feed_forward_adapter", "other")

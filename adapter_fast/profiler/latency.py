@@ -12,7 +12,7 @@ import torch
 
 from ..measure import clock
 from ..measure.memory import peak_bytes
-from . import forms
+from . import modes
 from .request import Request
 from .subject import Subject
 
@@ -63,20 +63,20 @@ def measure(request: Request, subject: Subject, tick: Callable[[], object] = lam
         ProfileError: the model cannot be compiled or captured.
     """
     device, rounds = request.device, -(-request.repeats // 2)
-    eager = {side: forms.eager(model, subject.inputs) for side, model in zip(SIDES, (subject.bare, subject.model))}
-    calls: dict[str, forms.Call] = {}
+    eager = {side: modes.eager(model, subject.inputs) for side, model in zip(SIDES, (subject.bare, subject.model))}
+    calls: dict[str, modes.Call] = {}
     peaks: dict[str, int] = {}
     seconds: dict[str, float | None] = {}
     for side, model in zip(SIDES, (subject.bare, subject.model)):
         call, seconds[side] = eager[side], None
         if request.compiled:
-            call, seconds[side] = forms.compiled(model, subject.inputs)
-        for _ in range(forms.WARM_UP):
+            call, seconds[side] = modes.compiled(model, subject.inputs)
+        for _ in range(modes.WARM_UP):
             call()
         peaks[side] = peak_bytes(call, device)
-        calls[side] = forms.captured(call) if request.cuda_graph else call
+        calls[side] = modes.captured(call) if request.cuda_graph else call
         tick()
-    forms.check_same(calls, eager)
+    modes.check_same(calls, eager)
     waits = _in_turns(calls, clock.host_timer if device == "cpu" else clock.synchronized_timer, rounds, tick)
     host = device_times = None
     if device == "cuda":
@@ -84,7 +84,7 @@ def measure(request: Request, subject: Subject, tick: Callable[[], object] = lam
         device_times = _in_turns(calls, clock.event_timer, rounds, tick)
     sides = {}
     for side, call in calls.items():
-        work = forms.work_of(call, device, request.compiled)
+        work = modes.work_of(call, device, request.compiled)
         sides[side] = Side(
             samples=waits[side],
             host_us=None if host is None else median(host[side]),
@@ -98,12 +98,12 @@ def measure(request: Request, subject: Subject, tick: Callable[[], object] = lam
 
 
 def _in_turns(
-    calls: dict[str, forms.Call], timer: clock.Timer, rounds: int, tick: Callable[[], object]
+    calls: dict[str, modes.Call], timer: clock.Timer, rounds: int, tick: Callable[[], object]
 ) -> clock.Samples:
     return clock.interleave({side: partial(timer, call) for side, call in calls.items()}, rounds, tick)
 
 
-def _returning_timer(call: forms.Call) -> float:
+def _returning_timer(call: modes.Call) -> float:
     """Microseconds from an idle GPU until the Python call returns, its work on the GPU still under way."""
     torch.cuda.synchronize()
     start = time.perf_counter_ns()

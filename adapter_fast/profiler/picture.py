@@ -6,7 +6,7 @@ import io
 from pathlib import PurePath
 
 from .breakdown import PARTS
-from .report import Profile
+from .measured import Profile
 
 LABELS = {part: part.replace("feed_forward", "feed-forward").replace("_", " ") for part in PARTS}
 # Sub-layers pale, adapters strong; told apart by those who see no red or green too.
@@ -19,7 +19,7 @@ def short_name(model: str) -> str:
     return PurePath(model).name if PurePath(model).is_absolute() or model.startswith(".") else model
 
 
-def draw(profile: Profile, suffix: str) -> bytes:
+def draw_breakdown(profile: Profile, suffix: str) -> bytes:
     """The breakdown as an image file's bytes; suffix: "png" or "svg"."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

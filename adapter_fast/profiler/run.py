@@ -13,15 +13,15 @@ from ..common.files import write_whole
 from ..measure import machine
 from ..measure.clock import event_timer, host_timer
 from ..measure.roofline import measure_ceilings
-from . import forms
+from . import modes
 from .breakdown import break_down
+from .chrome_trace import write_trace
 from .latency import measure, overhead, steps_of
 from .limits import memory_errors
-from .picture import draw
-from .report import Profile, as_json, describe, floors
+from .measured import Profile, as_json, describe_run, floors
+from .picture import draw_breakdown
 from .request import ProfileError, Request
 from .subject import prepare
-from .trace import write_trace
 
 TRACED = 10
 
@@ -49,9 +49,9 @@ def run_profile(request: Request, tick: Callable[[str], object] = lambda stage: 
         ceilings = measure_ceilings(request.device, getattr(torch, request.dtype), timer)
         tick("loading")
         sides = measure(request, subject, partial(tick, "timing"))
-        about = describe(request, subject)
+        about = describe_run(request, subject)
         with torch.no_grad():
-            call = forms.eager(subject.model, subject.inputs)
+            call = modes.eager(subject.model, subject.inputs)
             breakdown = break_down(subject.model, call, request.device, TRACED, partial(tick, "tracing"))
     return Profile(
         request=request,
@@ -73,7 +73,7 @@ def write_profile(profile: Profile, output: Path) -> list[Path]:
     """
     text = json.dumps(as_json(profile), indent=1, ensure_ascii=False) + "\n"
     paths = [write_whole(output / "profile.json", text)]
-    paths += [write_whole(output / f"breakdown.{suffix}", draw(profile, suffix)) for suffix in ("png", "svg")]
+    paths += [write_whole(output / f"breakdown.{suffix}", draw_breakdown(profile, suffix)) for suffix in ("png", "svg")]
     try:
         return [*paths, write_trace(profile.breakdown.trace, output / "trace.json")]
     except ValueError as error:

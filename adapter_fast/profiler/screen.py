@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .breakdown import LayerTime
+from .measured import AdapterFloor, Profile
 from .picture import short_name
-from .report import AdapterFloor, Profile
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +53,7 @@ def _print_header(console: Console, profile: Profile) -> None:
     grid.add_row("device", about["device"] + _device_note(profile))
     for each in about["backends"]:
         grid.add_row("backend", f"{each['backend']}: {escape(each['reason'])}")
-    grid.add_row("forward", f"inference ({profile.form}), {len(profile.sides['bare'].samples)} of each model in turns")
+    grid.add_row("forward", f"inference ({profile.mode}), {len(profile.sides['bare'].samples)} of each model in turns")
     grid.add_row("with", ", ".join(f"{name} {version}" for name, version in about["versions"].items()))
     console.print()
     console.rule("[bold]adapter-fast profile", align="left")

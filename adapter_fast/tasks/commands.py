@@ -1,9 +1,8 @@
-"""The click commands tune and demo; transformers is imported only when one runs."""
+"""The click command tune; transformers is imported only when it runs."""
 
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from ..config import PLACEMENTS
 from .data.corpora import CORPORA
 from .kinds import KINDS
 from .kinds.find import BY_SUFFIX
-from .settings import LEARNING_RATES, METHODS, PRECISIONS, Settings
+from .kinds.settings import LEARNING_RATES, METHODS, PRECISIONS, Settings
 
 DEFAULTS = Settings(model="", task="")
 FILES = ", ".join(dict.fromkeys([*BY_SUFFIX, ".jsonl"]))
@@ -80,7 +79,7 @@ def tune(output: Path, resume: bool, **options: Any) -> None:
     from rich.console import Console
 
     from .progress import Board
-    from .screen import print_run, say
+    from .screen import print_run, score_text
     from .tuning import is_first_process
     from .tuning import tune as run
 
@@ -89,22 +88,6 @@ def tune(output: Path, resume: bool, **options: Any) -> None:
     with Board(console, [label]) as board:
         board.begin(label)
         outcome = run(settings, output, resume=resume, report=lambda event: board.handle(label, event))
-        board.finish(label, say(*next(iter(outcome.results["metrics"].items()))))
+        board.finish(label, score_text(*next(iter(outcome.results["metrics"].items()))))
     if is_first_process():
         print_run(console, outcome.results, output)
-
-
-@click.command()
-@click.option("--output", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True)
-@click.option("--quick", is_flag=True, help="Tiny sizes, in seconds; the accuracy is not judged.")
-def demo(output: Path, quick: bool) -> None:
-    """Tune MiniLM on Reuters-R8 four ways and print one table."""
-    one_gpu()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the worker and its folder go too
-    from rich.console import Console
-
-    from .demo.run import run_demo
-
-    if not run_demo(output, Console(), quick=quick):
-        click.echo(f"adapter-fast: a check failed: see the lines marked ✗ above, or {output}/results.json", err=True)
-        raise SystemExit(1)

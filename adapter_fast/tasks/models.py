@@ -13,7 +13,7 @@ from ..config import AdapterConfig
 from ..placement import add_adapters
 from ..recipe import train_adapters, train_all, train_head_only
 from .kinds.base import Kind
-from .settings import ADAPTER_METHODS, Settings
+from .kinds.settings import ADAPTER_METHODS, Settings
 
 
 class Loaded(NamedTuple):
@@ -25,7 +25,7 @@ class Loaded(NamedTuple):
     new_parameters: list[str]  # those that the model's files do not have
 
 
-def locate_model(name: str) -> str:
+def find_model(name: str) -> str:
     """The directory of a built-in model; any other name as it is; UserError where there is no such model."""
     try:
         return locate.locate_model(name)
@@ -35,7 +35,7 @@ def locate_model(name: str) -> str:
 
 def load_model(name: str, kind: Kind, label_names: list[str]) -> Loaded:
     """A model of this kind for these labels (none for a kind without classes)."""
-    where = locate_model(name)
+    where = find_model(name)
     labels = {
         "id2label": dict(enumerate(label_names)),
         "label2id": {label: i for i, label in enumerate(label_names)},

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..checkpoint import load_adapters
 from ..common.quiet import quiet_transformers
-from .data.splits import load_task
+from .kinds.settings import Settings
 from .models import load_model
-from .settings import Settings
+from .splits import load_task
 from .trainer import Report, build_trainer
 from .tuning import ADAPTER, RESULTS_FILE
 

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from .kinds.find import load_kind
-from .settings import Settings
+from .kinds.settings import Settings
 
 MODEL = "MiniLM-L6: BERT, 6 layers of width 384, 22.7 M parameters"
 CORPUS = "Reuters-R8, news in 8 topics"
@@ -78,7 +78,7 @@ def print_checks(console: Console, summary: dict[str, Any], output: Path) -> Non
     console.print(f"\n{minutes}:{seconds:02d} minutes in all. Adapter and results.json: {output}", highlight=False)
 
 
-def say(metric: str, value: float) -> str:
+def score_text(metric: str, value: float) -> str:
     """A metric's name and value, as screens have them."""
     return f"{metric.replace('_', ' ').replace('f1', 'F1')} {value:.3f}"
 
@@ -86,7 +86,7 @@ def say(metric: str, value: float) -> str:
 def print_run(console: Console, results: dict[str, Any], output: Path) -> None:
     """A tuning run's result."""
     unit = load_kind(results["kind"]).unit
-    scores = ", ".join(say(metric, value) for metric, value in results["metrics"].items())
+    scores = ", ".join(score_text(metric, value) for metric, value in results["metrics"].items())
     console.print(
         f"{scores} on {results['sizes']['test']:,} test {unit}; "
         f"trained {results['trained']:,} of {results['parameters']:,} parameters ({100 * results['share']:.2f} %)",

@@ -19,9 +19,9 @@ from ..common.errors import UserError, first_line
 from ..recipe import create_optimizer, training_arguments_defaults
 from .data.encoded import Encoded
 from .kinds.base import Kind
-from .memory import PeakMemory
+from .kinds.settings import Settings
 from .models import Loaded
-from .settings import Settings
+from .peak_memory import PeakMemory
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]

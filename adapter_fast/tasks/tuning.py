@@ -23,9 +23,9 @@ from ..common.errors import UserError
 from ..common.files import write_json
 from ..common.quiet import quiet_transformers
 from ..placement import adapter_summary
-from .data.splits import load_task
+from .kinds.settings import ADAPTER_METHODS, Settings, differences
 from .models import Loaded, check_max_length, load_model, prepare
-from .settings import ADAPTER_METHODS, Settings, differences
+from .splits import load_task
 from .trainer import Report, TuningTrainer, build_trainer, check_reporting, median_step, precision_arguments
 
 RUN_FILE = "run.json"

@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.rows import ResultsError
+from adapter_fast.benchmarks.rows.provenance import provenance
 from adapter_fast.common.files import write_whole
-from adapter_fast.common.markdown import table
+from adapter_fast.common.markdown import markdown_table
 from adapter_fast.measure.machine import slug
 
 METHODS = {"head": "head only", "reference": "adapters (reference)", "fused": "adapters (fused)"}
 METHODS |= {"full": "full fine-tuning"}
 
 
-def keep(source: Path, results: Path) -> Path:
+def copy_demo(source: Path, results: Path) -> Path:
     """Copy what the pages need of a demo's results.json to <results>/<device>/demo.json, with where it was made."""
-    record = read(source)
+    record = read_demo(source)
     kept = {"trained", "share", "accuracy", "step_seconds", "peak_bytes", "peak_meaning", "settings"}
     record["methods"] = {
         name: {key: value for key, value in run.items() if key in kept} for name, run in record["methods"].items()
@@ -30,7 +30,7 @@ def keep(source: Path, results: Path) -> Path:
     return write_whole(path, json.dumps(origin | record, indent=1) + "\n")
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_demo(path: Path) -> dict[str, Any]:
     """A demo's results.json; ResultsError where it is something else."""
     try:
         record = json.loads(path.read_text("utf-8"))
@@ -56,7 +56,7 @@ def demo_table(record: dict[str, Any]) -> str:
     ]
     fused = record["methods"]["fused"]
     sizes = fused["settings"]
-    return table(["", "trained parameters", "accuracy", "seconds per step", "peak memory"], lines) + (
+    return markdown_table(["", "trained parameters", "accuracy", "seconds per step", "peak memory"], lines) + (
         f"\n{record['device']}, torch {record['torch']}, {record['date']}; "
         f"{record['seconds'] / 60:.1f} minutes in all. "
         f"{sizes['train_size']:,} training, {sizes['test_size']:,} test texts, at most {sizes['max_length']} tokens, "

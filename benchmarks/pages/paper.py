@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.rows import ResultsError
-from adapter_fast.benchmarks.shown.plots import digest_values
+from adapter_fast.benchmarks.rows.provenance import provenance
+from adapter_fast.benchmarks.shown.figures.plots import digest_values
 from adapter_fast.common.errors import UserError
 from adapter_fast.common.files import write_whole
-from adapter_fast.common.markdown import table
+from adapter_fast.common.markdown import markdown_table
 from adapter_fast.common.sheet import STYLE, picture
 from adapter_fast.experiments import NAMES
 from adapter_fast.experiments.find import find_experiment
-from adapter_fast.experiments.result import Result, read_result
+from adapter_fast.experiments.grid.result import Result, read_result
 from adapter_fast.measure.machine import slug
 
 FOLDER = "paper"
@@ -42,7 +42,7 @@ class Kept:
         return digest_values({"options": self.result.options.to_dict(), "rows": self.result.rows})
 
 
-def keep(directory: Path, results: Path) -> list[Path]:
+def copy_experiments(directory: Path, results: Path) -> list[Path]:
     """Copy DIRECTORY/<experiment>/results.json of every experiment there to <results>/<device>/paper/; the files.
 
     Raises:
@@ -59,8 +59,8 @@ def keep(directory: Path, results: Path) -> list[Path]:
     return [write_whole(path, text) for path, text in texts.items()]
 
 
-def read(path: Path) -> Kept:
-    """A results file that `keep` wrote; ResultsError where it is something else."""
+def read_kept(path: Path) -> Kept:
+    """A results file that copy_experiments wrote; ResultsError where it is something else."""
     result = _read(path, path.stem)
     values = json.loads(path.read_text("utf-8"))
     missing = [name for name in ORIGIN if name not in values]
@@ -90,7 +90,7 @@ def kept(results: Path, name: str | None = None) -> list[Kept]:
     """Every results file, or those of one experiment, by device."""
     names = NAMES if name is None else (name,)
     devices = sorted(path for path in results.glob(f"*/{FOLDER}") if path.is_dir())
-    return [read(path) for device in devices for one in names if (path := device / f"{one}.json").exists()]
+    return [read_kept(path) for device in devices for one in names if (path := device / f"{one}.json").exists()]
 
 
 def tables(name: str, results: Path) -> str:
@@ -107,7 +107,7 @@ def _summary(results: Path) -> str:
         found = kept(results, name)
         lines += [[name, find_experiment(name).finding(one.result), one.origin["device"]] for one in found]
         lines += [] if found else [[name, f"not run here: `{command(name)}`", ""]]
-    return table(["experiment", "measured", "on"], lines)
+    return markdown_table(["experiment", "measured", "on"], lines)
 
 
 def links(name: str, results: Path, folder: str) -> str:
@@ -153,7 +153,7 @@ def wanted(results: Path) -> dict[Path, str]:
     return {path: one.digest for one, name, _ in _figures(results) for path in _paths(one, name)}
 
 
-def draw(results: Path) -> list[Path]:
+def draw_paper(results: Path) -> list[Path]:
     """Draw every picture of every results file; the files."""
     return [
         write_whole(path, picture(figure, path.suffix[1:], one.digest))

@@ -11,22 +11,22 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from adapter_fast.benchmarks.compare import dtypes
-from adapter_fast.benchmarks.pages import markdown, paper
-from adapter_fast.benchmarks.pages.demo import demo_table, keep, read
-from adapter_fast.benchmarks.provenance import CHECKOUT
+from adapter_fast.benchmarks.pages import paper, suite_tables
+from adapter_fast.benchmarks.pages.demo import copy_demo, demo_table, read_demo
 from adapter_fast.benchmarks.rows import ResultsError, Row, read_rows
-from adapter_fast.benchmarks.shown.plots import FIGURES, digest, digest_of, draw, drawable
+from adapter_fast.benchmarks.rows.compare import dtypes
+from adapter_fast.benchmarks.rows.provenance import CHECKOUT
+from adapter_fast.benchmarks.shown.figures.plots import FIGURES, digest_of, digest_rows, draw_plots, drawable
 from adapter_fast.benchmarks.suites import SUITES
 from adapter_fast.common.files import write_whole
 
 BLOCK = re.compile(r"(<!-- (?:(table|figure): ([\w-]+)|figures) -->\n)(.*?)(<!-- end -->)", re.S)
 TABLES: dict[str, Callable[[list[Row]], str]] = {
-    "op": markdown.op_table,
-    "model": markdown.model_table,
-    "latency": markdown.latency_table,
-    "memory": markdown.memory_table,
-    "modes": markdown.modes_table,
+    "op": suite_tables.op_table,
+    "model": suite_tables.model_table,
+    "latency": suite_tables.latency_table,
+    "memory": suite_tables.memory_table,
+    "modes": suite_tables.modes_table,
 }
 SUITE_OF = {"modes": "op"}  # tables of another suite's rows
 BENCHMARKS, PAPER, RESULTS = "docs/benchmarks.md", "docs/paper.md", "benchmarks/results"  # pictures lie by their rows
@@ -54,8 +54,8 @@ def report(
     if root is None:
         raise ResultsError("root must be a checkout: this is an installed package, and its pages are not here")
     if keep_demo:
-        print(f"wrote {keep(keep_demo, root / RESULTS)}")
-    for path in paper.keep(keep_experiments, root / RESULTS) if keep_experiments else ():
+        print(f"wrote {copy_demo(keep_demo, root / RESULTS)}")
+    for path in paper.copy_experiments(keep_experiments, root / RESULTS) if keep_experiments else ():
         print(f"wrote {path}")
     if check:
         found = disagreements(root)
@@ -75,7 +75,7 @@ def disagreements(root: Path) -> list[str]:
         for page, text in _pages(root).items()
         if render(text, root / RESULTS, page) != text
     ]
-    wanted = {path: digest(rows) for path, rows in _wanted(root / RESULTS).items()} | paper.wanted(root / RESULTS)
+    wanted = {path: digest_rows(rows) for path, rows in _wanted(root / RESULTS).items()} | paper.wanted(root / RESULTS)
     for path, mark in wanted.items():
         name = path.relative_to(root)
         if not path.exists():
@@ -112,8 +112,8 @@ def _pages(root: Path) -> dict[str, str]:
 
 def draw_figures(results: Path) -> list[Path]:
     """Draw <results>/<device>/**/*.png and *.svg, take away those that have no rows any more; the files written."""
-    written = [path for device in _devices(results) for path in draw(_rows(device), device, FORMATS)]
-    written += paper.draw(results)
+    written = [path for device in _devices(results) for path in draw_plots(_rows(device), device, FORMATS)]
+    written += paper.draw_paper(results)
     for path in _pictures(results):
         if path not in written:
             path.unlink()
@@ -124,7 +124,7 @@ def _tables(name: str, results: Path) -> str:
     """One table for each device and dtype that was measured."""
     if name == "demo":
         files = sorted(results.glob("*/demo.json"))
-        made = [demo_table(read(path)) for path in files]
+        made = [demo_table(read_demo(path)) for path in files]
     elif name in TABLES:
         measured = [_rows(device).get(SUITE_OF.get(name, name), []) for device in _devices(results)]
         alike = [[row for row in rows if row.dtype == dtype] for rows in measured for dtype in dtypes(rows)]

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 import adapter_fast
-from adapter_fast.benchmarks.contender import Contender, Unavailable
-from adapter_fast.benchmarks.models import ModelCase
-from adapter_fast.benchmarks.provenance import CHECKOUT
+from adapter_fast.benchmarks.cases.whole_models import ModelCase
+from adapter_fast.benchmarks.peers.contender import Contender, Unavailable
+from adapter_fast.benchmarks.rows.provenance import CHECKOUT
 from adapter_fast.measure.clock import Sampler
 from adapter_fast.testing import Case
 
@@ -143,23 +143,23 @@ class RemoteContender:
         self.parameters: int | None = told["parameters"]
 
     def warm(self) -> None:
-        """See Contender."""
+        """Run it there until it is ready."""
         self._ask("warm")
 
     def check(self) -> None:
-        """See Contender."""
+        """Have its results checked there."""
         self._ask("check")
 
     def peak(self) -> int:
-        """See Contender."""
+        """Peak bytes of one call, in its process."""
         return self._ask("peak")
 
     def sampler(self, mode: str) -> Sampler | None:
-        """See Contender."""
+        """Asks its process for each sample; None where it has no such mode."""
         return (lambda: self._sample(mode)) if self._ask("sampler", mode=mode) else None
 
     def close(self) -> None:
-        """See Contender."""
+        """Have its process let go of it."""
         with suppress(Unavailable):  # it died, and everything with it
             self._ask("close")
 

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapter_fast.benchmarks.models import ModelCase, attention
-from adapter_fast.benchmarks.peers.build import NO_DROPOUT
-from adapter_fast.benchmarks.peers.check import TOKENS, randomize
-from adapter_fast.benchmarks.peers.model import LocalModel
+from adapter_fast.benchmarks.cases.whole_models import ModelCase, attention
+from adapter_fast.benchmarks.peers.build import NO_DROPOUT, randomize
+from adapter_fast.benchmarks.peers.model import TOKENS, LocalModel
 from adapter_fast.measure import presets
 from adapter_fast.measure.machine import version
 from adapter_fast.reference import reference_adapter

@@ -10,9 +10,9 @@ from typing import Any, TextIO
 
 import torch
 
-from adapter_fast.benchmarks.contender import Contender, Unavailable
-from adapter_fast.benchmarks.models import ModelCase
+from adapter_fast.benchmarks.cases.whole_models import ModelCase
 from adapter_fast.benchmarks.peers.adapterhub_model import HubModel, adapter_op, bare_model
+from adapter_fast.benchmarks.peers.contender import Contender, Unavailable
 from adapter_fast.benchmarks.peers.op import LocalOp
 from adapter_fast.common.errors import first_line
 from adapter_fast.measure.clock import Sampler

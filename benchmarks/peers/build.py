@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from adapter_fast.benchmarks.models import ModelCase, attention
-from adapter_fast.benchmarks.peers.check import randomize
+from adapter_fast.benchmarks.cases.whole_models import ModelCase, attention
 from adapter_fast.config import AdapterConfig
 from adapter_fast.measure import presets
 from adapter_fast.placement import add_adapters
@@ -20,6 +19,15 @@ from adapter_fast.recipe import train_adapters
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 Implementation = Literal["fused", "reference"]
+
+
+def randomize(parameters: Iterable[nn.Parameter], seed: int = 7) -> None:
+    """Fan-in scaled random weights: at its usual initialisation an adapter that does nothing would pass."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in parameters:
+            std = parameter.shape[-1] ** -0.5 if parameter.dim() == 2 else 0.3
+            parameter.copy_(std * torch.randn(parameter.shape, generator=generator))
 
 
 @lru_cache(maxsize=1)

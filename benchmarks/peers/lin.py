@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapter_fast.benchmarks.budgets import lin_parameters, nearest
-from adapter_fast.benchmarks.models import ModelCase
-from adapter_fast.benchmarks.peers.build import base_model
-from adapter_fast.benchmarks.peers.check import randomize
+from adapter_fast.benchmarks.cases.budgets import lin_parameters, nearest
+from adapter_fast.benchmarks.cases.whole_models import ModelCase
+from adapter_fast.benchmarks.peers.build import base_model, randomize
 from adapter_fast.config import AdapterConfig
 from adapter_fast.placement.container import attach
 from adapter_fast.placement.sites import find_sites

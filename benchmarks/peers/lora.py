@@ -7,11 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from adapter_fast.benchmarks.budgets import lora_parameters, nearest
-from adapter_fast.benchmarks.contender import Unavailable
-from adapter_fast.benchmarks.models import ModelCase
-from adapter_fast.benchmarks.peers.build import base_model
-from adapter_fast.benchmarks.peers.check import randomize
+from adapter_fast.benchmarks.cases.budgets import lora_parameters, nearest
+from adapter_fast.benchmarks.cases.whole_models import ModelCase
+from adapter_fast.benchmarks.peers.build import base_model, randomize
+from adapter_fast.benchmarks.peers.contender import Unavailable
 
 TARGETS = {"bert": ("query", "value"), "gpt2": ("c_attn",)}  # the LoRA paper's choice; GPT-2 has q, k and v in one
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,21 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from adapter_fast.benchmarks.cases import DTYPES
-from adapter_fast.benchmarks.contender import Unavailable
-from adapter_fast.benchmarks.graphs import capture
-from adapter_fast.benchmarks.models import ModelCase, make_tokens
-from adapter_fast.benchmarks.peers.check import check_gradients, check_logits
+from adapter_fast.benchmarks.cases.whole_models import ModelCase, make_tokens
+from adapter_fast.benchmarks.peers.contender import Unavailable
+from adapter_fast.benchmarks.peers.graphs import capture
 from adapter_fast.common.errors import first_line
 from adapter_fast.measure.clock import Sampler, host_timer, settled, synchronized_timer
 from adapter_fast.measure.compiling import compiled_apart
 from adapter_fast.measure.memory import peak_bytes
+from adapter_fast.testing import assert_within_budget
 
 LEARNING_RATE = 1e-4
 WARM_CALLS = 3
+ROWS = 8  # that are checked of a classifier's batch; a language model's first row is enough
+TOKENS = 32  # of a language model's row: no token sees a later one
 
 
 class LocalModel:
-    """A Contender (contender.py) around a transformer of this process.
+    """A Contender around a transformer of this process.
 
     Args:
         name, note, parameters: as they stand in the results. case: what runs; device: "cpu" or "cuda".
@@ -75,7 +78,7 @@ class LocalModel:
         self.optimizer.step()
 
     def warm(self) -> None:
-        """See Contender. Unavailable where it cannot run."""
+        """Run it a few times; Unavailable where it cannot run."""
         try:
             for _ in range(WARM_CALLS):
                 self.run()
@@ -85,16 +88,16 @@ class LocalModel:
             raise Unavailable(f"{type(error).__name__}: {first_line(error)}") from error
 
     def check(self) -> None:
-        """See Contender: logits of the very call that is timed; for a step the loss and every gradient."""
+        """Hold the logits of the very call that is timed against float64; for a step the loss and every gradient."""
         (check_gradients if self.case.phase == "step" else check_logits)(self)
 
     def peak(self) -> int:
-        """See Contender: the weights and, for a step, the optimiser's state were there before; gradients were not."""
+        """Peak bytes of one call. Weights and, for a step, the optimiser's state were there before; gradients not."""
         self.model.zero_grad(set_to_none=True)
         return peak_bytes(self.run, self.device)
 
     def sampler(self, mode: str) -> Sampler | None:
-        """See Contender: "eager" everywhere, "graph-hot" of an inference pass on a GPU."""
+        """Times the mode "eager" everywhere, "graph-hot" of an inference pass on a GPU; None for another."""
         if mode == "eager":
             timer = synchronized_timer if self.device == "cuda" else host_timer
             return settled(lambda: timer(self.run))
@@ -107,5 +110,62 @@ class LocalModel:
         return settled(self._graph.sample)
 
     def close(self) -> None:
-        """See Contender."""
+        """Let go of the model and its graph."""
         self.__dict__.clear()
+
+
+def check_logits(one: LocalModel) -> None:
+    """Hold the logits of the timed call, its first rows, against the plain model in float64 on these rows."""
+    actual = one.forward()
+    rows, length = (1, TOKENS) if actual.dim() == 3 else (ROWS, None)
+    ids = one.ids[:rows, :length]
+    plain = one.plain()
+    with torch.inference_mode():
+        exact = copy.deepcopy(plain).double()(ids).logits
+        with one.autocast():
+            eager = plain(ids).logits
+    actual = actual[:rows, :length] if actual.dim() == 3 else actual[:rows]
+    _hold(one, "logits", actual.flatten(), exact.flatten(), eager.flatten())
+
+
+def check_gradients(one: LocalModel) -> None:
+    """Hold the loss and all gradients of the timed step, which has no dropout, against float64."""
+    ids, labels = one.ids, one.labels
+    plain = one.plain().train()
+    plain.load_state_dict(one.model.state_dict())  # warming trained it a little
+    exact_model = copy.deepcopy(plain).double()
+    exact = _gradients(exact_model, exact_model, nullcontext(), ids, labels)
+    eager = _gradients(plain, plain, one.autocast(), ids, labels)
+    actual = _gradients(one.call, one.model, one.autocast(), ids, labels)
+    if actual.keys() != exact.keys():
+        raise AssertionError(f"{one.name}: gradients of {len(actual) - 1} parameters, expected {len(exact) - 1}")
+    # A single tensor's error is common to its elements, so chance moves its mean: all are judged as one vector, and the
+    # loss, a single number, with them.
+    scales = {name: value.abs().amax().clamp_min(1e-30) for name, value in exact.items()}
+
+    def joined(gradients: dict[str, Tensor]) -> Tensor:
+        return torch.cat(
+            [(gradients[name] / scale.to(gradients[name].dtype)).flatten() for name, scale in scales.items()]
+        )
+
+    worst = max(exact, key=lambda name: float((actual[name].double() - exact[name]).abs().amax() / scales[name]))
+    _hold(one, f"loss and gradients (worst: {worst})", joined(actual), joined(exact), joined(eager))
+
+
+def _gradients(
+    call: Callable[..., Any], model: nn.Module, autocast: AbstractContextManager, ids: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    """The loss [1] and the gradient of every parameter that trains, by name."""
+    model.zero_grad(set_to_none=True)
+    with autocast:
+        loss = call(ids, labels=labels).loss
+    loss.backward()
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return {"loss": loss.detach().reshape(1), **found}
+
+
+def _hold(one: LocalModel, what: str, actual: Tensor, exact: Tensor, eager: Tensor) -> None:
+    case = one.case
+    name = f"{one.name}, {case.name}: {what}"
+    assert_within_budget(actual, exact, eager, terms=case.hidden + case.bottleneck, name=name)

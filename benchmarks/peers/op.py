@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from adapter_fast import reference_adapter
-from adapter_fast.benchmarks.cases import name_of, shape_of
-from adapter_fast.benchmarks.compare import OURS
-from adapter_fast.benchmarks.contender import Unavailable
-from adapter_fast.benchmarks.graphs import capture
+from adapter_fast.benchmarks.cases import case_name, shape_of
+from adapter_fast.benchmarks.peers.contender import Unavailable
+from adapter_fast.benchmarks.peers.graphs import capture
+from adapter_fast.benchmarks.rows.compare import OUR_PROVIDERS
 from adapter_fast.common.errors import first_line
 from adapter_fast.measure.clock import Sampler, event_timer, host_timer, repeated, settled
 from adapter_fast.measure.memory import peak_bytes
@@ -107,7 +107,7 @@ class LocalOp:
         return torch.autograd.grad(edge, state.leaves, state.dy)
 
     def warm(self) -> None:
-        """See Contender. Unavailable where it cannot run."""
+        """Run it a few times; Unavailable where it cannot run."""
         try:
             state = self.prepare(self.sets[0])
             for _ in range(3):
@@ -116,7 +116,7 @@ class LocalOp:
             raise Unavailable(f"{type(error).__name__}: {first_line(error)}") from error
 
     def check(self) -> None:
-        """See Contender."""
+        """Hold y and the gradients of the first inputs against float64, within the tests' error budget."""
         exact, plain = expected(self.case, self.without)
         first = self.sets[0]
         if self.phase == "forward":
@@ -125,11 +125,11 @@ class LocalOp:
             results = evaluate(self.op, self.case, first.tensors, first.dy)
         for name, value in results.items():
             terms = self.case.T if name.startswith(("d_w", "d_b")) else self.case.d + self.case.m
-            what = f"{self.name}, {name_of(self.case)}: {name}"
+            what = f"{self.name}, {case_name(self.case)}: {name}"
             try:
                 assert_within_budget(value, exact[name], plain[name], terms=terms, name=what)
             except AssertionError:
-                if self.name in OURS:
+                if self.name in OUR_PROVIDERS:
                     raise
                 assert_within_budget(value, exact[name], plain[name], terms=terms, name=what, mean=False)
                 words = f"{name} is less exact than PyTorch's own"
@@ -137,12 +137,12 @@ class LocalOp:
                     self.note = "; ".join(filter(None, [self.note, words]))
 
     def peak(self) -> int:
-        """See Contender."""
+        """Peak bytes of one call; what its phase needs was prepared before."""
         state = self.prepare(self.sets[0])
         return peak_bytes(lambda: self.run(state), self.case.device)
 
     def sampler(self, mode: str) -> Sampler:
-        """See Contender: "eager" everywhere, "graph-cold" and "graph-hot" on a GPU."""
+        """Times the mode "eager" everywhere, "graph-cold" and "graph-hot" on a GPU."""
         if mode == "eager":
             return self._eager_gpu() if self.case.device == "cuda" else self._eager_cpu()
         sets = self.sets if mode == "graph-cold" else self.sets[:1]
@@ -164,5 +164,5 @@ class LocalOp:
         return settled(lambda: repeated(lambda: self.run(next(states)), EAGER_CALLS, event_timer))
 
     def close(self) -> None:
-        """See Contender."""
+        """Let go of the CUDA graphs."""
         self._graphs.clear()

@@ -13,7 +13,7 @@ import torch._functorch.config
 from torch import Tensor
 
 from adapter_fast import fused_adapter, reference_adapter
-from adapter_fast.benchmarks.contender import Contender, Factory, Unavailable
+from adapter_fast.benchmarks.peers.contender import Contender, Factory, Unavailable
 from adapter_fast.benchmarks.peers.op import LocalOp
 from adapter_fast.checks import MEMORY_MODES
 from adapter_fast.measure.clock import Sampler
@@ -133,7 +133,7 @@ class CompiledOp(LocalOp):
         self.op = self.modes[self.graph_mode]
 
     def sampler(self, mode: str) -> Sampler:
-        """See Contender; eager launches and graphs may have different winners."""
+        """That of the mode's fastest: eager launches and graphs may have different winners."""
         self.op = self.modes[self.eager_mode if mode == "eager" else self.graph_mode]
         sampler = super().sampler(mode)
         if mode != "eager":
@@ -147,7 +147,7 @@ class CompiledOp(LocalOp):
         return sample
 
     def close(self) -> None:
-        """See Contender."""
+        """Let go of graphs and of what torch.compile made."""
         super().close()
         self.modes.clear()
         torch._dynamo.reset()

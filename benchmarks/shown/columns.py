@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from adapter_fast.benchmarks.compare import Group, floor_share, memory_share, over_bare, speedup, tokens_per_second
 from adapter_fast.benchmarks.rows import Row
+from adapter_fast.benchmarks.rows.compare import Group, floor_share, memory_share, over_bare, speedup, tokens_per_second
 from adapter_fast.benchmarks.shown.wording import millions, number, time_unit
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from adapter_fast.benchmarks.compare import dtypes, provider_of, providers
 from adapter_fast.benchmarks.rows import Row
+from adapter_fast.benchmarks.rows.compare import dtypes, provider_of, providers
 
 
 def label(provider: str) -> str:
@@ -33,13 +33,13 @@ def millions(count: int | None) -> str:
     return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} k" if count >= 1e3 else str(count)
 
 
-def machine(rows: Sequence[Row]) -> str:
+def measured_on(rows: Sequence[Row]) -> str:
     """Device, dtypes, the day or days."""
     days = sorted({row.date for row in rows})
     return f"{rows[0].device}, {', '.join(dtypes(rows))}, {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else "")
 
 
-def versions(rows: Sequence[Row]) -> str:
+def measured_with(rows: Sequence[Row]) -> str:
     """Of torch, Triton and transformers, and the commit."""
     row = rows[-1]
     return f"torch {row.torch}, Triton {row.triton}, transformers {row.transformers}, commit {row.commit}"

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapter_fast.benchmarks.provenance import CHECKOUT, RESULTS
 from adapter_fast.benchmarks.rows import Row, read_rows
+from adapter_fast.benchmarks.rows.provenance import CHECKOUT, RESULTS
 from adapter_fast.benchmarks.tiles.traffic import (
     Direction,
     Machine,
@@ -28,10 +28,10 @@ from adapter_fast.benchmarks.tiles.traffic import (
     Traffic,
     chain,
     compiled_programs,
-    describe,
     floor,
     launch_traffic,
     predicted_us,
+    tiles_text,
 )
 from adapter_fast.common.files import write_whole
 from adapter_fast.common.sheet import STYLE
@@ -301,7 +301,7 @@ def predictions(programs: Programs, measured: Sequence[Row]) -> str:
             us, share = _share(direction, problem(d, m), tokens, programs, machine)
             mode: Any = "inference" if direction == "forward" else "speed"
             launches = [one for one in chain(direction, problem(d, m), tokens, programs, mode) if one.config]
-            tiles = "; ".join(describe(one.config) for one in launches)
+            tiles = "; ".join(tiles_text(one.config) for one in launches)
             seen = "not measured yet |"
             if row is not None and row.us_p50 and row.floor_us:
                 seen = f"{row.us_p50:.1f} | {row.floor_us / row.us_p50:.0%}"
@@ -391,7 +391,7 @@ def update(docs: Path, write: bool) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         for name, paint in painters.items():
             figure, numbers = paint()
-            mark = digest(numbers)
+            mark = digest_numbers(numbers)
             path = docs / f"{name}.svg"
             if path.is_file() and mark in path.read_text("utf-8"):
                 continue
@@ -418,7 +418,7 @@ def update(docs: Path, write: bool) -> list[Path]:
     return stale
 
 
-def digest(numbers: Any) -> str:
+def digest_numbers(numbers: Any) -> str:
     """sha256 over the numbers in a picture, rounded as it shows them."""
     text = json.dumps(_rounded(numbers), sort_keys=True)
     return MARK + hashlib.sha256(text.encode()).hexdigest()

@@ -24,11 +24,11 @@ from typing import Any
 import torch
 
 from adapter_fast import fused_adapter, reference_adapter
-from adapter_fast.benchmarks.cases import DTYPES, name_of, shape_of
+from adapter_fast.benchmarks.cases import DTYPES, case_name, shape_of
 from adapter_fast.benchmarks.peers.op import input_sets
-from adapter_fast.benchmarks.provenance import provenance
-from adapter_fast.benchmarks.tiles.traffic import Machine, chain, describe, estimated_programs, predicted_us
-from adapter_fast.benchmarks.tiles.tune import table
+from adapter_fast.benchmarks.rows.provenance import provenance
+from adapter_fast.benchmarks.tiles.traffic import Machine, chain, estimated_programs, predicted_us, tiles_text
+from adapter_fast.benchmarks.tiles.tuned_rows import TunedRow, tuned_row, write_tuned
 from adapter_fast.common.files import write_whole
 from adapter_fast.kernels.offers import requested_forms
 from adapter_fast.kernels.shapes import LaunchConfig, Phase, Problem, bucket
@@ -85,7 +85,7 @@ def rows_of(case: Case, machine: Machine, choices: Mapping[str, LaunchConfig]) -
     tiles: dict[str, str] = {}
     for one in launches:
         predicted[one.phase] = predicted.get(one.phase, 0.0) + predicted_us(one, machine, problem.sms)[0]
-        tiles[one.phase] = describe(one.config)
+        tiles[one.phase] = tiles_text(one.config)
     rows = []
     for name, phase in PHASES.items():
         taken = times.pop(name, [])
@@ -101,7 +101,7 @@ def rows_of(case: Case, machine: Machine, choices: Mapping[str, LaunchConfig]) -
 def _row(case: Case, phase: str, tiles: str, taken: list[float], predicted: float | None) -> dict[str, Any]:
     cuts = statistics.quantiles(taken, n=10, method="inclusive")
     return {
-        "case": name_of(case),
+        "case": case_name(case),
         "launch": phase,
         "tiles": tiles,
         "us_p20": round(cuts[1], 2),
@@ -147,9 +147,9 @@ def same_bits(case: Case, choices: Mapping[str, LaunchConfig], expected: list[to
     return all(torch.equal(value, right) for value, right in zip(found, expected))
 
 
-def tuned_rows(case: Case, tried: list[tuple[dict[str, LaunchConfig], list[dict]]], origin: dict) -> list[table.Row]:
+def fastest_rows(case: Case, tried: list[tuple[dict[str, LaunchConfig], list[dict]]], origin: dict) -> list[TunedRow]:
     """Rows of kernels/tuned/<arch>.json for the fastest tiles of each phase, where they beat the rules' own by 2 %."""
-    rows: list[table.Row] = []
+    rows: list[TunedRow] = []
     problem = this_gpu(case)
     ceilings = Ceilings(origin["copy_gbps"], origin["tflops"])
     kept = {key: origin[key] for key in ("device", "torch", "triton", "commit", "date")}
@@ -161,8 +161,8 @@ def tuned_rows(case: Case, tried: list[tuple[dict[str, LaunchConfig], list[dict]
         own, best = next(iter(times)), min(times, key=lambda config: times[config]["us_p50"])
         chosen = best if times[best]["us_p50"] < 0.98 * times[own]["us_p50"] else own
         mine, theirs = (Spread(*(times[one][f"us_p{n}"] for n in (20, 50, 80, 80, 80))) for one in (chosen, own))
-        measures = (mine, (own, theirs), least, ceilings.copy_gbps, len(times), kept)
-        rows.append(table.made(phase, problem, chosen, *measures))
+        measures = (least, ceilings.copy_gbps, len(times), kept)
+        rows.append(tuned_row(phase, problem, (chosen, mine), (own, theirs), *measures))
     return rows
 
 
@@ -178,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     origin["form"] = "+".join(requested_forms()) or "default"
     print(f"{origin['device']}: copy {ceilings.copy_gbps:.0f} GB/s, {ceilings.tflops:.0f} TFLOP/s")
     rows: list[dict[str, Any]] = []
-    measured: list[table.Row] = []
+    measured: list[TunedRow] = []
     for words in options.case or KEY:
         case = case_of(words)
         tried = list(sweep(case)) if options.sweep else [{}]
@@ -189,30 +189,30 @@ def main(arguments: list[str] | None = None) -> int:
                 right = not choices or same_bits(case, choices, bits)
                 found = rows_of(case, machine, choices)
             except Exception as error:  # a choice that does not compile or fit is told, the others go on
-                print(f"{name_of(case)} {describe(choices.get('forward'))}: {type(error).__name__}: {str(error)[:150]}")
+                what = f"{case_name(case)} {tiles_text(choices.get('forward'))}"
+                print(f"{what}: {type(error).__name__}: {str(error)[:150]}")
                 continue
             rows += [row | origin | ({"swept": True} if choices else {}) for row in found]
             if right and choices:
                 done.append((choices, found))
             if options.sweep:
                 text = "  ".join(f"{r['launch']} {r['us_p50']:.1f}" for r in found if r["launch"] in ("forward", "dx"))
-                print(
-                    f"{name_of(case):28s} {describe(choices['forward']):32s} {text}{'' if right else '  other bits'}",
-                    flush=True,
-                )
+                what = f"{case_name(case):28s} {tiles_text(choices['forward']):32s}"
+                print(f"{what} {text}{'' if right else '  other bits'}", flush=True)
             else:
                 for r in found:
                     guess = "" if r["predicted_us"] is None else f"predicted {r['predicted_us']:8.1f}"
                     print(f"{r['case']:28s} {r['launch']:60s} {r['us_p50']:8.1f} µs {guess} {r['tiles']}", flush=True)
         if options.tuned and done and done[0][0] == tried[0]:
-            measured += tuned_rows(case, done, origin)
-            table.write(options.tuned, measured)
+            measured += fastest_rows(case, done, origin)
+            write_tuned(options.tuned, measured)
         if options.peers:
             times = profiled(reference_adapter, case)
             total = sum(sum(taken) for taken in times.values()) / CALLS
             rows.append(_row(case, "eager, all launches", "", [total] * 2, None) | origin)
             print(
-                f"{name_of(case):28s} eager PyTorch, {sum(map(len, times.values())) // CALLS} launches {total:8.1f} µs"
+                f"{case_name(case):28s} eager PyTorch, "
+                f"{sum(map(len, times.values())) // CALLS} launches {total:8.1f} µs"
             )
         input_sets.cache_clear()
         torch.cuda.empty_cache()

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from adapter_fast.benchmarks.cases import DTYPES, name_of, op_cases
-from adapter_fast.benchmarks.provenance import CHECKOUT, RESULTS, provenance
+from adapter_fast.benchmarks.cases import DTYPES, case_name, op_cases
+from adapter_fast.benchmarks.rows.provenance import CHECKOUT, RESULTS, provenance
 from adapter_fast.common.files import write_whole
 from adapter_fast.measure.machine import slug
 from adapter_fast.testing import Case
@@ -62,14 +62,14 @@ def main(arguments: list[str] | None = None) -> int:
             done = subprocess.run(order, capture_output=True, text=True, timeout=options.timeout, env=_environment())
             found = parse(done.stdout)
         except subprocess.TimeoutExpired:
-            print(f"{name_of(case)}: ncu was not done after {options.timeout} s", file=sys.stderr)
+            print(f"{case_name(case)}: ncu was not done after {options.timeout} s", file=sys.stderr)
             failed += 1
             continue
         except ValueError as error:
-            print(f"{name_of(case)}: {error}: {(done.stderr or done.stdout).strip()[-300:]}", file=sys.stderr)
+            print(f"{case_name(case)}: {error}: {(done.stderr or done.stdout).strip()[-300:]}", file=sys.stderr)
             failed += 1
             continue
-        records += [{"case": name_of(case), "x_bytes": case.T * case.d * case.dtype.itemsize} | one for one in found]
+        records += [{"case": case_name(case), "x_bytes": case.T * case.d * case.dtype.itemsize} | one for one in found]
         write_whole(
             path, json.dumps([record | origin for record in records], indent=1) + "\n"
         )  # kept, whatever follows
@@ -144,7 +144,7 @@ def _rehearse(quick: bool) -> int:
     for case in op_cases("cpu", quick=quick)[:HEADLINE]:
         order = [sys.executable, "-m", __spec__.name, "--launch", f"{case.T},{case.d},{case.m},float32"]
         subprocess.run(order, check=True, env=_environment() | {"TRITON_INTERPRET": "1"})
-        print(f"{name_of(case)}: launched under Triton's interpreter; on a GPU it would run under")
+        print(f"{case_name(case)}: launched under Triton's interpreter; on a GPU it would run under")
         print("  " + shlex.join(command("ncu", case)))
     print("a CPU has no counters of DRAM bytes: nothing was measured")
     return 0

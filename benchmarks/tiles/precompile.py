@@ -78,7 +78,7 @@ class Call:
 
 def campaign(gpu: Gpu, part: str = "second") -> Iterator[Call]:
     """What the steps of quarter.py call, within as_if_on(), the first steps' first; the second part is all of it."""
-    from adapter_fast.benchmarks.models import latency_cases, model_cases
+    from adapter_fast.benchmarks.cases.whole_models import latency_cases, model_cases
     from adapter_fast.benchmarks.smoke import HOST, SHAPES
     from adapter_fast.benchmarks.tiles.launches import KEY, case_of, sweep
 

@@ -20,8 +20,8 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from adapter_fast.benchmarks.progress import Progress
 from adapter_fast.benchmarks.tiles.aot.compiler import described, load_cases
+from adapter_fast.benchmarks.tiles.aot.progress import Progress
 from adapter_fast.benchmarks.tiles.aot.targets import ARCHS
 from adapter_fast.common.files import write_json
 
@@ -107,16 +107,22 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.write and not options.against:
         parser.error("--write or --against must name a file")
+    try:
+        before = json.loads(options.against.read_text("utf-8")) if options.against else {}
+    except (OSError, ValueError):
+        parser.error(f"--against must name what --write kept, got {options.against}")
     os.environ.pop("TRITON_INTERPRET", None)  # interpreted functions cannot be compiled
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     found = digests(options.arch or ["sm_80", "sm_90"], options.filter, options.stage)
+    if not found:
+        parser.error(f"no case's name contains {options.filter!r}")
     if options.write:
         print(f"wrote {len(found)} digests: {write_json(options.write, found)}")
-    if options.against:
-        changed = differences(json.loads(options.against.read_text("utf-8")), found)
-        print("\n".join([*changed, f"{len(found)} cases compared, {len(changed)} differ ({options.stage})"]))
-        return 1 if changed else 0
-    return 0
+    if not options.against:
+        return 0
+    changed = differences(before, found)
+    print("\n".join([*changed, f"{len(found)} cases compared, {len(changed)} differ ({options.stage})"]))
+    return 1 if changed else 0
 
 
 if __name__ == "__main__":

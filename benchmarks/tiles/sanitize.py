@@ -23,8 +23,8 @@ from pathlib import Path
 import torch
 
 from adapter_fast import fused_adapter
-from adapter_fast.benchmarks.provenance import CHECKOUT
-from adapter_fast.benchmarks.tiles.tune.examine import another_form, compiled_kernels, forget_kernels
+from adapter_fast.benchmarks.rows.provenance import CHECKOUT
+from adapter_fast.benchmarks.tiles.compiled import another_form, compiled_kernels, forget_kernels
 from adapter_fast.common.errors import first_line
 from adapter_fast.kernels.offers import OPTIONAL_FORMS
 from adapter_fast.kernels.shapes import LaunchConfig

@@ -333,7 +333,7 @@ def estimated_programs(phase: Phase, config: LaunchConfig, problem: Problem) -> 
     """Programs a multiprocessor before any compiler was asked: 0 where the tiles cannot fit.
 
     Registers: both accumulators' shares of a thread, h's as an operand, and 64 for all else; shared memory: what the
-    stages hold. kernels.md 4.2 has what the compiler gave; the estimate is within a program of it.
+    stages hold. docs/kernels.md has what the compiler gave; the estimate is within a program of it.
     """
     threads = 32 * config.num_warps
     wide = max(config.BLOCK_T * config.BLOCK_M, config.BLOCK_T * config.BLOCK_D)
@@ -375,7 +375,7 @@ def compiled_programs(readings: list[Mapping]) -> Programs:
     return programs
 
 
-def describe(config: LaunchConfig | None) -> str:
+def tiles_text(config: LaunchConfig | None) -> str:
     """Tiles in a few letters: "fused 64×64×64 w4 s3"."""
     if config is None:
         return ""
@@ -414,7 +414,7 @@ def table(problems: Iterator[tuple[Problem, int]], machine: Machine, programs: P
                 fit = str(programs(one.phase, one.config, problem)) if one.config else ""
                 hit = "" if one.hit is None else f"{one.hit:.0%}"
                 moved = (f"{one.dram / 1e6:.1f}", f"{one.l2_read / 1e6:.1f}")
-                rows.append((*size, one.phase, describe(one.config), fit, hit, *moved, f"{us:.1f}", bound, "", ""))
+                rows.append((*size, one.phase, tiles_text(one.config), fit, hit, *moved, f"{us:.1f}", bound, "", ""))
             least = floor(direction, problem, T, machine)
             dram, l2 = sum(one.dram for one in launches), sum(one.l2_read for one in launches)
             moved = (f"{dram / 1e6:.1f}", f"{l2 / 1e6:.1f}")

@@ -16,12 +16,12 @@ from click.testing import CliRunner
 
 from adapter_fast import reference_adapter
 from adapter_fast.benchmarks import commands, runner
-from adapter_fast.benchmarks.cases import memory_cases, name_of, op_cases
-from adapter_fast.benchmarks.contender import Unavailable
+from adapter_fast.benchmarks.cases import case_name, memory_cases, op_cases
+from adapter_fast.benchmarks.peers.contender import Unavailable
 from adapter_fast.benchmarks.peers.op import TRAINING, LocalOp, input_sets
 from adapter_fast.benchmarks.peers.op_peers import op_contenders
-from adapter_fast.benchmarks.provenance import provenance
 from adapter_fast.benchmarks.rows import NAMES, ResultsError, Row, merge, path_of, read_rows, write_rows
+from adapter_fast.benchmarks.rows.provenance import provenance
 from adapter_fast.benchmarks.runner import Run, WrongResult
 from adapter_fast.benchmarks.suites import SUITES, Bench, benches, campaign
 from adapter_fast.benchmarks.tiles import ncu
@@ -152,8 +152,8 @@ def test_the_gpu_grid_is_the_issues():
     grid = {(case.d, case.m, case.T) for case in cases}
     assert grid >= {(d, m, T) for d in (768, 1024, 4096) for m in (16, 64, 256) for T in (128, 2048, 16384)}
     assert all(case.dtype == torch.bfloat16 for case in cases)
-    assert [name_of(case) for case in cases if case.weight_dtype] == ["T16384-d768-m64-bfloat16-w32"]
-    assert len(set(map(name_of, cases))) == len(cases)
+    assert [case_name(case) for case in cases if case.weight_dtype] == ["T16384-d768-m64-bfloat16-w32"]
+    assert len(set(map(case_name, cases))) == len(cases)
     assert all(case.dtype == torch.float16 for case in op_cases("cuda", "float16"))
 
 
@@ -462,7 +462,7 @@ def test_a_run_of_some_cases_keeps_the_others(tmp_path):
 
 
 def test_a_copy_without_git_names_its_commit(monkeypatch):
-    monkeypatch.setattr("adapter_fast.benchmarks.provenance.CHECKOUT", None)
+    monkeypatch.setattr("adapter_fast.benchmarks.rows.provenance.CHECKOUT", None)
     assert provenance("cpu")["commit"] == "unknown"
     monkeypatch.setenv("ADAPTER_FAST_COMMIT", "0123456789ab")
     assert provenance("cpu")["commit"] == "0123456789ab"
@@ -479,7 +479,7 @@ def test_results_that_a_run_writes_do_not_make_the_commit_another(tmp_path, monk
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
-    monkeypatch.setattr("adapter_fast.benchmarks.provenance.CHECKOUT", tmp_path)
+    monkeypatch.setattr("adapter_fast.benchmarks.rows.provenance.CHECKOUT", tmp_path)
     clean = provenance("cpu")["commit"]
     write_whole(results, "new")
     assert provenance("cpu")["commit"] == clean
@@ -592,7 +592,7 @@ def test_the_cases_rounds_and_parts_asked_for(tmp_path, monkeypatch):
     assert invoke(*words[:-4], "--case", "two", "--no-plots").exit_code == 0
     assert [row.case for row in read_rows(path)] == ["two", "one", "three"]
     # Rows of some cases are no whole suite, and go nowhere by themselves.
-    monkeypatch.setattr("adapter_fast.benchmarks.provenance.RESULTS", tmp_path / "checkout")
+    monkeypatch.setattr("adapter_fast.benchmarks.rows.provenance.RESULTS", tmp_path / "checkout")
     assert invoke("--device", "cpu", "--suite", "op", "--case", "one", "--no-plots").exit_code == 0
     assert not (tmp_path / "checkout").exists()
 
@@ -761,5 +761,5 @@ def test_a_quick_run_on_a_gpu(suite, tmp_path):
 
 def test_memory_grid_names_are_distinct():
     for device in ("cpu", "cuda"):
-        names = [name_of(case) for case in memory_cases(device)]
+        names = [case_name(case) for case in memory_cases(device)]
         assert len(set(names)) == len(names)

@@ -17,11 +17,11 @@ from sample_experiments import run
 from adapter_fast.benchmarks.pages import paper
 from adapter_fast.benchmarks.pages.report import disagreements, render, report
 from adapter_fast.benchmarks.rows import ResultsError
-from adapter_fast.benchmarks.shown.plots import digest_of
+from adapter_fast.benchmarks.shown.figures.plots import digest_of
 from adapter_fast.common.sheet import STYLE
 from adapter_fast.experiments import NAMES, ablation, classification, tradeoff
-from adapter_fast.experiments.figures.ablation import init_figure, spans_figure
-from adapter_fast.experiments.figures.tradeoff import percentiles_figure, tasks_figure
+from adapter_fast.experiments.figures.ablation_figures import init_figure, spans_figure
+from adapter_fast.experiments.figures.tradeoff_figures import percentiles_figure, tasks_figure
 from adapter_fast.experiments.find import find_experiment
 from adapter_fast.experiments.glue.published import COLUMNS, TABLE
 from adapter_fast.measure.machine import device_name, slug

@@ -12,13 +12,20 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adapter_fast import functional
-from adapter_fast.benchmarks import budgets, models
-from adapter_fast.benchmarks.contender import Unavailable
-from adapter_fast.benchmarks.models import ModelCase, latency_cases, make_tokens, model_cases, model_floor_us
-from adapter_fast.benchmarks.peers import adapterhub, model_contenders
+from adapter_fast.benchmarks.cases import budgets, whole_models
+from adapter_fast.benchmarks.cases.whole_models import (
+    ModelCase,
+    latency_cases,
+    make_tokens,
+    model_cases,
+    model_floor_us,
+)
+from adapter_fast.benchmarks.peers import adapterhub
 from adapter_fast.benchmarks.peers.build import base_model, houlsby_model
+from adapter_fast.benchmarks.peers.contender import Unavailable
 from adapter_fast.benchmarks.peers.lin import lin_bottleneck, lin_model
 from adapter_fast.benchmarks.peers.lora import lora_model, lora_rank
+from adapter_fast.benchmarks.peers.model_peers import model_contenders
 from adapter_fast.measure.roofline import Ceilings, Shape, floor_us
 from adapter_fast.testing import Case
 
@@ -314,7 +321,7 @@ def test_merged_lora_equals_unmerged_and_leaves_the_shared_base(case):
 
 def test_lora_is_as_wide_as_the_adapters():
     pytest.importorskip("peft")
-    assert models.config_of("tiny-bert").hidden_size == 64
+    assert whole_models.config_of("tiny-bert").hidden_size == 64
     model = lora_model(STEP, "cpu")
     ranks = {value.shape[0] for name, value in model.named_parameters() if "lora_A" in name}
     assert ranks == {lora_rank(STEP)} == {9}

@@ -303,7 +303,7 @@ def test_the_options(tmp_path, capsys, monkeypatch):
 def test_results_come_into_their_files_and_leave_other_rows(tmp_path, capsys, monkeypatch):
     row = dict.fromkeys(NAMES) | {"suite": "op", "provider": "fused", "phase": "forward", "mode": "eager"}
     results = tmp_path / "kept"
-    monkeypatch.setattr("adapter_fast.benchmarks.provenance.RESULTS", results)
+    monkeypatch.setattr("adapter_fast.benchmarks.rows.provenance.RESULTS", results)
     for part, us, cases in (("first", 1.0, ("a", "b")), ("second", 2.0, ("b", "c"))):
         rows = [row | {"case": case, "us_p50": us} for case in cases]
         launched = [

@@ -14,12 +14,12 @@ import sample_rows as samples
 from picture_checks import faults
 from sample_rows import row, timed
 
-from adapter_fast.benchmarks.compare import PROVIDERS, groups, model_size, over_bare, provider_of
-from adapter_fast.benchmarks.pages.markdown import latency_table, memory_table, model_table, op_table
 from adapter_fast.benchmarks.pages.report import disagreements, render, report
+from adapter_fast.benchmarks.pages.suite_tables import latency_table, memory_table, model_table, op_table
 from adapter_fast.benchmarks.rows import ResultsError, path_of, write_rows
-from adapter_fast.benchmarks.shown.plots import FIGURES, PAINTERS, digest, digest_of, draw, drawable
-from adapter_fast.benchmarks.shown.tables import headline, screen
+from adapter_fast.benchmarks.rows.compare import PROVIDERS, groups, model_size, over_bare, provider_of
+from adapter_fast.benchmarks.shown.figures.plots import FIGURES, PAINTERS, digest_of, digest_rows, draw_plots, drawable
+from adapter_fast.benchmarks.shown.screen import headline, screen
 from adapter_fast.benchmarks.shown.wording import absences, number, remarks, time_unit
 from adapter_fast.checks import MEMORY_MODES
 from adapter_fast.common.sheet import STYLE
@@ -281,7 +281,7 @@ def test_keep_demo(checkout, tmp_path_factory, capsys):
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Both sets, drawn once."""
-    return {name: draw(make(), tmp_path_factory.mktemp(name)) for name, make in SETS.items()}
+    return {name: draw_plots(make(), tmp_path_factory.mktemp(name)) for name, make in SETS.items()}
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -336,27 +336,27 @@ def test_no_text_of_a_picture_is_cut_or_runs_into_another(name):
 
 def test_pictures_are_the_same_each_time_and_carry_their_rows(tmp_path):
     rows = {"memory": samples.memory_rows([(256, 128, 16)])}
-    first, second = draw(rows, tmp_path / "a"), draw(rows, tmp_path / "b")
+    first, second = draw_plots(rows, tmp_path / "a"), draw_plots(rows, tmp_path / "b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    assert {digest_of(path) for path in first} == {digest(rows["memory"])}
+    assert {digest_of(path) for path in first} == {digest_rows(rows["memory"])}
     changed = [replace(rows["memory"][0], peak_bytes=1), *rows["memory"][1:]]
-    assert digest(changed) != digest(rows["memory"])
+    assert digest_rows(changed) != digest_rows(rows["memory"])
 
 
 def test_a_write_that_fails_leaves_the_old_picture(tmp_path, monkeypatch):
     rows = {"memory": samples.memory_rows([(256, 128, 16)])}
-    [path] = draw(rows, tmp_path, ("png",))
+    [path] = draw_plots(rows, tmp_path, ("png",))
     before = path.read_bytes()
     monkeypatch.setattr("adapter_fast.common.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        draw(rows, tmp_path, ("png",))
+        draw_plots(rows, tmp_path, ("png",))
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_what_was_not_measured_is_not_drawn(tmp_path):
     op = samples.op_rows([(256, 128, 16)])
     alone = [replace(row, floor_us=None) for row in op if row.provider == "fused"]
-    assert [path.name for path in draw({"op": op}, tmp_path, ("png",))] == ["speedup.png", "floor.png"]
+    assert [path.name for path in draw_plots({"op": op}, tmp_path, ("png",))] == ["speedup.png", "floor.png"]
     assert drawable({"op": alone}) == {}
     assert drawable({"latency": [row(provider="fused", note="no")], "memory": []}) == {}
     assert drawable({}) == {}

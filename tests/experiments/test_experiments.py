@@ -25,17 +25,16 @@ from adapter_fast.experiments import NAMES, classification, drive
 from adapter_fast.experiments.ablation import span_scores
 from adapter_fast.experiments.find import find_experiment
 from adapter_fast.experiments.grid import cache, pool
-from adapter_fast.experiments.grid.cells import Cell, summarize
-from adapter_fast.experiments.grid.cells import plan as plan_cells
+from adapter_fast.experiments.grid.cells import Cell, plan_cells, summarize
 from adapter_fast.experiments.grid.engine import run_grid
 from adapter_fast.experiments.grid.lab import Lab
+from adapter_fast.experiments.grid.methods import bottleneck_for, cell
+from adapter_fast.experiments.grid.options import Options
+from adapter_fast.experiments.grid.result import Result, read_result
 from adapter_fast.experiments.grid.store import Store
-from adapter_fast.experiments.methods import bottleneck_for, cell
-from adapter_fast.experiments.options import Options
-from adapter_fast.experiments.result import Result, read_result
+from adapter_fast.experiments.grid.texts import read_tasks
+from adapter_fast.experiments.grid.wording import signed
 from adapter_fast.experiments.screen import Silence
-from adapter_fast.experiments.texts import read_tasks
-from adapter_fast.experiments.wording import signed
 from adapter_fast.placement.sites import find_sites, layer_norm_parameters
 from adapter_fast.recipe import train_top_layers
 from adapter_fast.tasks.kinds.text import TextClassification
@@ -169,7 +168,7 @@ def test_classification_takes_the_rows_that_tradeoff_has(
     store = Store(tmp_path)
     for row in finished.rows:
         store.write(row["key"], row)
-    monkeypatch.setattr("adapter_fast.experiments.grid.run.run", None)  # nothing is left to run
+    monkeypatch.setattr("adapter_fast.experiments.grid.train.train_and_score", None)  # nothing is left to run
     shared = run("classification", options_of(world), tmp_path)
     assert {row["method"] for row in shared.rows} == {"head", "full", "top", "adapters"}
     assert len(shared.rows) == len(finished.rows) - 4
@@ -199,10 +198,10 @@ def test_the_model_is_read_once_and_frozen_weights_are_shared(world: Path, tmp_p
     models = [lab.build(task, spec.settings()).model for task in tasks]
     weights = lab.pool._weights["AutoModelForSequenceClassification"]
     for model in models:
-        from adapter_fast.experiments.grid.run import prepare
+        from adapter_fast.experiments.grid.train import prepare
 
         prepare(model, spec)
-        pool.own(model)
+        pool.own_trained(model)
         shared = {name for name, value in model.named_parameters() if name in weights and _same(value, weights[name])}
         trained = {name for name, value in model.named_parameters() if value.requires_grad}
         assert shared == set(weights) & {name for name, _ in model.named_parameters()} - trained
@@ -366,7 +365,7 @@ def test_spans_are_the_model_without_these_adapters(world: Path) -> None:
     from transformers import BertModel
 
     from adapter_fast import disable_adapters
-    from adapter_fast.experiments.layer_spans import score_spans
+    from adapter_fast.experiments.grid.layer_spans import score_spans
 
     model = BertModel.from_pretrained(world / "model").eval()
     torch.manual_seed(0)
@@ -426,7 +425,7 @@ def test_top_layers_need_layers_of_their_own() -> None:
 
 
 def test_below_the_lowest_adapter_there_is_no_backward(world: Path, tmp_path: Path) -> None:
-    from adapter_fast.experiments.grid.run import prepare
+    from adapter_fast.experiments.grid.train import prepare
 
     options = options_of(world)
     task = read_tasks(options)[0]

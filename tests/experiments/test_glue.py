@@ -15,16 +15,16 @@ from tiny_task import write_decoder, write_model
 from adapter_fast.common import directories
 from adapter_fast.common.errors import UserError
 from adapter_fast.experiments.glue import hub
-from adapter_fast.experiments.glue.files import read_part
-from adapter_fast.experiments.glue.read import read_glue
+from adapter_fast.experiments.glue.load_tasks import read_glue
 from adapter_fast.experiments.glue.submission import FILES, answers, file_of, majority, write_submission
 from adapter_fast.experiments.glue.tasks import GLUE
+from adapter_fast.experiments.glue.tsv import read_part
 from adapter_fast.experiments.grid.task import Task
-from adapter_fast.tasks.data.splits import split
 from adapter_fast.tasks.data.text_pairs import TextPairs
 from adapter_fast.tasks.kinds.pairs import PairClassification, PairRegression
+from adapter_fast.tasks.kinds.settings import Settings
 from adapter_fast.tasks.models import load_model
-from adapter_fast.tasks.settings import Settings
+from adapter_fast.tasks.splits import split
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*too few columns")  # QQP's, on purpose
 METRICS = {

@@ -16,10 +16,10 @@ from adapter_fast.common.errors import UserError
 from adapter_fast.experiments import glue
 from adapter_fast.experiments.drive import run_experiment
 from adapter_fast.experiments.grid.lab import Lab
-from adapter_fast.experiments.grid.run import PREDICTIONS
+from adapter_fast.experiments.grid.result import Result
 from adapter_fast.experiments.grid.spec import Spec
 from adapter_fast.experiments.grid.store import Store
-from adapter_fast.experiments.result import Result
+from adapter_fast.experiments.grid.train import PREDICTIONS
 from adapter_fast.experiments.screen import Silence
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*too few columns")  # QQP's, on purpose

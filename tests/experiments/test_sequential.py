@@ -22,17 +22,17 @@ from adapter_fast.experiments import classification, sequential
 from adapter_fast.experiments.grid.cells import as_row
 from adapter_fast.experiments.grid.engine import run_grid
 from adapter_fast.experiments.grid.lab import Lab
+from adapter_fast.experiments.grid.options import Options
 from adapter_fast.experiments.grid.pool import weights_digest
-from adapter_fast.experiments.grid.run import PREDICTIONS, run
+from adapter_fast.experiments.grid.result import Result
 from adapter_fast.experiments.grid.store import Store
 from adapter_fast.experiments.grid.task import TEST
-from adapter_fast.experiments.options import Options
-from adapter_fast.experiments.result import Result
+from adapter_fast.experiments.grid.train import PREDICTIONS, train_and_score
 from adapter_fast.experiments.screen import Silence
 from adapter_fast.experiments.sequential.accuracy import chain_courses, courses, mean_and_error
 from adapter_fast.experiments.sequential.joint import TaskBatches, common_settings
+from adapter_fast.experiments.sequential.kept import LAST_WRITTEN, recall_step
 from adapter_fast.experiments.sequential.learners import AdapterLearner, Learner
-from adapter_fast.experiments.sequential.state import LAST_WRITTEN, recall
 from adapter_fast.experiments.sequential.step import ADAPTERS, SEQUENTIAL, Step
 
 D, M, LAYERS = 32, 8, 2  # of the tiny model and its adapters
@@ -259,7 +259,7 @@ def test_the_next_step_starts_from_the_trunk_that_the_last_one_left(
 ) -> None:
     last = of(rows, SEQUENTIAL)[-1]
     learner = Learner(lab, [*step_of(last, lab, options).chain, *step_of(last, lab, options).chain[:1]])
-    logits = recall(learner, lab.store.kept(last["key"]))
+    logits = recall_step(learner, lab.store.kept(last["key"]))
     assert weights_digest(learner.trunk.state_dict()) == last["base_after"]
     assert [len(learner.head(i)["classifier.bias"]) for i in range(3)] == list(LABELS.values())
     assert [logits[str(i)].shape[1] for i in range(3)] == list(LABELS.values())
@@ -271,7 +271,7 @@ def test_adapters_that_come_from_disk_leave_the_shared_base_alone(
     last = of(rows, ADAPTERS)[-1]
     chain = step_of(last, lab, options).chain
     learner = AdapterLearner(lab, [*chain, chain[0]])
-    recall(learner, lab.store.kept(last["key"]))
+    recall_step(learner, lab.store.kept(last["key"]))
     assert lab.pool.digest(learner.models[0].kind) == lab.base(lab.tasks["topics"])
     learner.activate(1)
     assert weights_digest(learner.trunk.state_dict()) != learner.base_before
@@ -310,7 +310,7 @@ def test_an_adapter_is_learned_as_if_alone(options: Options, tmp_path: Path) -> 
     cells = [classification.cell(lab, task, options, "adapters", bottleneck=M) for task in lab.tasks.values()]
     chain = tuple(made.spec.at(2e-2, 2, 0) for made in cells)
     Step(ADAPTERS, chain).run(lab, lambda event: None)
-    run(chain[1], lab, lambda event: None)
+    train_and_score(chain[1], lab, lambda event: None)
     kept = load_file(lab.store.kept(Step(ADAPTERS, chain).key) / LAST_WRITTEN)["1"]
     assert np.array_equal(kept, load_file(lab.store.kept(chain[1].key) / PREDICTIONS)[TEST])
 

@@ -22,18 +22,18 @@ from adapter_fast.experiments.find import find_experiment
 from adapter_fast.experiments.grid import cache
 from adapter_fast.experiments.grid.cells import as_row
 from adapter_fast.experiments.grid.lab import Lab
+from adapter_fast.experiments.grid.options import Options
+from adapter_fast.experiments.grid.result import Result, read_result
 from adapter_fast.experiments.grid.spec import Spec
 from adapter_fast.experiments.grid.store import Store
-from adapter_fast.experiments.options import Options
-from adapter_fast.experiments.result import Result, read_result
 from adapter_fast.experiments.screen import Silence
 from adapter_fast.tasks.data.questions import Answer, Questions, check_questions, read_questions
 from adapter_fast.tasks.data.questions_hub import read_hub_questions
 from adapter_fast.tasks.data.windows import EncodedQuestions, encode_questions, predict_answers
 from adapter_fast.tasks.kinds.find import load_kind
+from adapter_fast.tasks.kinds.settings import Settings
+from adapter_fast.tasks.metrics.answer_scores import exact_match, normalize_answer, score_answers, token_f1
 from adapter_fast.tasks.metrics.answer_spans import MAX_ANSWER_TOKENS
-from adapter_fast.tasks.metrics.answers import exact_match, normalize_answer, score_answers, token_f1
-from adapter_fast.tasks.settings import Settings
 
 
 @pytest.fixture(scope="module")

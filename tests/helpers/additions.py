@@ -59,8 +59,8 @@ def a_placement():
     from adapter_fast.checkpoint.adapterhub.config import to_bn_config
     from adapter_fast.placement.sites import find_sites
     from adapter_fast.tasks.commands import tune
+    from adapter_fast.tasks.kinds.settings import Settings
     from adapter_fast.tasks.models import adapter_config
-    from adapter_fast.tasks.settings import Settings
     from benchmarks.pages.families import page
 
     config = AdapterConfig.before_dropout(bottleneck=8)
@@ -136,7 +136,7 @@ def a_kind_of_task():
     from adapter_fast.tasks.commands import tune
     from adapter_fast.tasks.data.encoded import Encoded
     from adapter_fast.tasks.kinds.find import load_kind
-    from adapter_fast.tasks.settings import Settings
+    from adapter_fast.tasks.kinds.settings import Settings
 
     assert "text-regression" in choices(tune, "kind")
     Path("ratings.csv").write_text("text,label\ngood,4.5\nbad,1\nfair,3\n")

@@ -20,7 +20,7 @@ from torch import nn
 
 from adapter_fast import FusedAdapter, fused_adapter
 from adapter_fast.integrations import adapterhub
-from adapter_fast.integrations.adapterhub import forward as ours
+from adapter_fast.integrations.adapterhub import replacements as ours
 
 D, M, LAYERS = 32, 8, 2
 ROUNDS = 20  # of a block of timing
@@ -316,12 +316,12 @@ def compiled() -> dict[str, Any]:
 
 def guards() -> dict[str, Any]:
     """What patch() and unpatch() leave and refuse."""
-    places = list(ours.OURS)
+    places = list(ours.REPLACEMENTS)
     before = [owner.__dict__[name] for owner, name in places]
     adapterhub.unpatch()
     adapterhub.patch()
     adapterhub.patch()
-    patched = [owner.__dict__[name] is function for (owner, name), function in ours.OURS.items()]
+    patched = [owner.__dict__[name] is function for (owner, name), function in ours.REPLACEMENTS.items()]
     adapterhub.unpatch()
     found: dict[str, Any] = {
         "patched": patched,
@@ -352,7 +352,7 @@ def timing(blocks: int) -> dict[str, Any]:
     """Host time of a call, in µs of this thread: medians over rounds in which all take turns, d small so that it shows.
 
     "path" is what stands around the adapter's own computation: the layer without Adapter.forward, the composition path
-    as ecosystem.md measured it; our hooked module without the op and without the module's own computation. "strict" is
+    as theirs takes it; our hooked module without the op and without the module's own computation. "strict" is
     theirs without the model's own LayerNorm too, which is in that path.
     """
     from adapter_fast.placement.container import attach

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from adapter_fast.experiments import ablation, tradeoff
 from adapter_fast.experiments.grid.cells import as_row
+from adapter_fast.experiments.grid.result import Result
 from adapter_fast.experiments.grid.spec import Spec
-from adapter_fast.experiments.result import Result
 
 TASKS = {"20newsgroups": (20, 0.68), "reuters-r8": (8, 0.955), "reuters-r52": (52, 0.83), "election-tweets": (2, 0.89)}
 HIDDEN, BASE = 384, 22_713_216

@@ -95,7 +95,7 @@ H100 = Ceilings(copy_gbps=3000, tflops=798)
 
 @pytest.mark.parametrize(
     ("sizes", "phase", "microseconds"),
-    [  # ../shared/kernels.md, 2.3
+    [  # the roofline table's own values
         ((16384, 768, 64), "forward", 16.8),
         ((16384, 4096, 64), "forward", 89.8),
         ((65536, 1024, 256), "forward", 89.8),

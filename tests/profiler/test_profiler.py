@@ -25,14 +25,14 @@ from adapter_fast.common import locate
 from adapter_fast.measure.memory import free_bytes
 from adapter_fast.measure.roofline import Ceilings
 from adapter_fast.placement.container import sites_in
-from adapter_fast.profiler import forms, limits, run, trace
+from adapter_fast.profiler import chrome_trace, limits, modes, run
 from adapter_fast.profiler.breakdown import _range_times, break_down, layers_of
 from adapter_fast.profiler.check_trace import check_text, check_trace
 from adapter_fast.profiler.commands import profile as command
 from adapter_fast.profiler.latency import overhead
 from adapter_fast.profiler.limits import memory_errors
-from adapter_fast.profiler.picture import draw
-from adapter_fast.profiler.report import Profile, as_json
+from adapter_fast.profiler.measured import Profile, as_json
+from adapter_fast.profiler.picture import draw_breakdown
 from adapter_fast.profiler.request import ProfileError, Request
 from adapter_fast.profiler.run import run_profile, total_steps, write_profile
 from adapter_fast.profiler.screen import print_profile
@@ -90,7 +90,7 @@ def test_operations_of_the_adapters_are_what_the_bare_model_lacks(tiny: Profile)
     adapter = sites_in(prepare(TINY).model)["bert.encoder.layer.0.output.dropout"].adapters["default"]
     x = torch.zeros(2, 16, 64)
     with torch.no_grad():
-        one = forms.work_of(lambda: adapter(x), "cpu", False).launches
+        one = modes.work_of(lambda: adapter(x), "cpu", False).launches
     bare, with_adapters = (tiny.sides[side].launches for side in ("bare", "adapters"))
     assert one == 4  # two products with their biases, the activation, the residual
     assert with_adapters - bare == 4 * one
@@ -113,7 +113,9 @@ def test_parts_add_up_to_layers_and_layers_to_less_than_the_forward(tiny: Profil
         assert sum(layer[part] for part in parts) == pytest.approx(layer["total"])
     assert record["outside"] > 0
     assert record["outside"] + sum(layer["total"] for layer in record["layers"]) == pytest.approx(record["forward"])
-    spans = {e["name"]: (e["ts"], e["ts"] + e["dur"]) for e in trace.slices(tiny.breakdown.trace, "user_annotation")}
+    spans = {
+        e["name"]: (e["ts"], e["ts"] + e["dur"]) for e in chrome_trace.slices(tiny.breakdown.trace, "user_annotation")
+    }
     for inner, outer in (("0", "forward"), ("0 attention", "0"), ("0 attention_adapter", "0 attention")):
         start, end = spans[f"bert.encoder.layer.{inner}"]
         around = spans.get(f"bert.encoder.layer.{outer}") or spans[outer]
@@ -221,7 +223,7 @@ def test_a_compiled_model_keeps_its_adapters_beside_the_bare_one(monkeypatch: py
     subject = prepare(TINY)
     with torch.no_grad():
         expected = [model(**subject.inputs)[0] for model in (subject.bare, subject.model)]
-        calls = [forms.compiled(model, subject.inputs) for model in (subject.bare, subject.model)]
+        calls = [modes.compiled(model, subject.inputs) for model in (subject.bare, subject.model)]
         outputs = [call()[0] for call, seconds in calls]
     torch.testing.assert_close(outputs, expected)
     assert not torch.allclose(*expected)
@@ -230,11 +232,11 @@ def test_a_compiled_model_keeps_its_adapters_beside_the_bare_one(monkeypatch: py
 
 def test_a_form_that_computes_another_model_is_refused() -> None:
     eager = {"bare": lambda: (torch.zeros(3),), "adapters": lambda: (torch.ones(3),)}
-    forms.check_same(eager, eager)
+    modes.check_same(eager, eager)
     noisy = {"bare": lambda: (torch.full((3,), 0.4),), "adapters": lambda: (torch.full((3,), 0.6),)}
-    forms.check_same(noisy, eager)
+    modes.check_same(noisy, eager)
     with pytest.raises(ProfileError, match="the compiled or captured adapters model does not compute"):
-        forms.check_same({"bare": eager["bare"], "adapters": eager["bare"]}, eager)
+        modes.check_same({"bare": eager["bare"], "adapters": eager["bare"]}, eager)
 
 
 # The command
@@ -372,7 +374,7 @@ def test_many_layers_are_cut_in_the_middle_of_the_table_and_drawn_whole(tiny: Pr
         lines = file.getvalue().splitlines()
         assert sum(line.split()[:1] != [] and line.split()[0].isdigit() for line in lines) == rows
         assert ("… 28 more" in file.getvalue()) == hidden
-    heights = [int.from_bytes(draw(of_layers(tiny, count), "png")[20:24], "big") for count in (4, 48)]
+    heights = [int.from_bytes(draw_breakdown(of_layers(tiny, count), "png")[20:24], "big") for count in (4, 48)]
     assert heights[1] > heights[0] + 44 * 30
 
 
@@ -383,7 +385,7 @@ def test_a_trace_is_written_with_its_slices_nested(tiny: Profile, tmp_path: Path
     record = copy.deepcopy(tiny.breakdown.trace)
     # On a GPU the profiler's arguments hold fractions.
     next(event for event in record["traceEvents"] if event["name"] == "forward")["args"]["occupancy"] = Decimal("0.5")
-    path = trace.write_trace(record, tmp_path / "trace.json")
+    path = chrome_trace.write_trace(record, tmp_path / "trace.json")
     check_trace(path)
     events = json.loads(path.read_text("utf-8"))["traceEvents"]
     names = {event["name"] for event in events}
@@ -410,7 +412,7 @@ def test_kernels_that_overlap_move_to_a_track_of_their_own_with_their_arrows() -
     events = [third, second, first, inner, arrow, {**arrow, "ph": "s", "ts": 0.0}]
     with pytest.raises(ValueError, match=r"track .*: 'b' crosses the end of 'in a'"):
         check_text(json.dumps({"traceEvents": events}))
-    trace._nest(events)
+    chrome_trace._nest(events)
     check_text(json.dumps({"traceEvents": events}))
     assert [event["tid"] for event in (first, inner, third)] == [1, 1, 1]
     assert second["tid"] == arrow["tid"] == "1, overlapping 1"
@@ -474,5 +476,5 @@ def test_times_with_more_digits_than_a_float_has_stay_exact() -> None:
     record = {
         "traceEvents": [{"ph": "X", "ts": base, "dur": Decimal("5.002")}, {"ph": "i", "ts": base + Decimal("5.003")}]
     }
-    trace._rebase(record)
+    chrome_trace._rebase(record)
     assert [event["ts"] for event in record["traceEvents"]] == [0.0, 5.003]

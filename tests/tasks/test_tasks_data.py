@@ -15,10 +15,10 @@ from adapter_fast.tasks.data.documents import read_documents
 from adapter_fast.tasks.data.pictures import read_pictures
 from adapter_fast.tasks.data.questions import Answer, read_questions
 from adapter_fast.tasks.data.sentences import read_sentences
-from adapter_fast.tasks.data.splits import load_task, split
 from adapter_fast.tasks.kinds import KINDS
 from adapter_fast.tasks.kinds.find import kind_name
-from adapter_fast.tasks.settings import Settings
+from adapter_fast.tasks.kinds.settings import Settings
+from adapter_fast.tasks.splits import load_task, split
 
 
 def error_of(read, *arguments: object, **options: object) -> str:

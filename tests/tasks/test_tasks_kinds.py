@@ -29,11 +29,11 @@ from tiny_task import (
 from adapter_fast import load_adapters
 from adapter_fast.cli import BAD_INPUT, main
 from adapter_fast.common.errors import UserError
-from adapter_fast.tasks.data.splits import load_task
-from adapter_fast.tasks.metrics.answers import score_answers
+from adapter_fast.tasks.kinds.settings import Settings
+from adapter_fast.tasks.metrics.answer_scores import score_answers
 from adapter_fast.tasks.metrics.entities import score_entities
 from adapter_fast.tasks.reload import score_saved
-from adapter_fast.tasks.settings import Settings
+from adapter_fast.tasks.splits import load_task
 from adapter_fast.tasks.tuning import Outcome, tune
 
 

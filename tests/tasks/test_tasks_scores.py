@@ -20,11 +20,11 @@ from adapter_fast.tasks.data.sentences import Sentences, read_sentences
 from adapter_fast.tasks.data.windows import encode_questions, predict_answers
 from adapter_fast.tasks.kinds.find import load_kind
 from adapter_fast.tasks.kinds.language import BatchMasking, CausalLanguageModelling, MaskedLanguageModelling
+from adapter_fast.tasks.kinds.settings import Settings
 from adapter_fast.tasks.kinds.tokens import CUT, first_tokens
+from adapter_fast.tasks.metrics.answer_scores import exact_match, normalize_answer, score_answers, token_f1
 from adapter_fast.tasks.metrics.answer_spans import best_spans
-from adapter_fast.tasks.metrics.answers import exact_match, normalize_answer, score_answers, token_f1
 from adapter_fast.tasks.metrics.entities import entities, is_bio, score_entities
-from adapter_fast.tasks.settings import Settings
 
 
 @pytest.fixture(scope="module")

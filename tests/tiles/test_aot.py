@@ -10,7 +10,7 @@ import pytest
 
 from adapter_fast.benchmarks.tiles.aot import resources
 from adapter_fast.benchmarks.tiles.aot.gate import Reading, faults
-from adapter_fast.benchmarks.tiles.aot.report import offenders, table, write_json
+from adapter_fast.benchmarks.tiles.aot.readings import offenders, readings_table, write_readings
 from adapter_fast.benchmarks.tiles.aot.targets import ARCHS
 
 ROOT = Path(__file__).parents[2]
@@ -138,15 +138,15 @@ def test_blocks_per_multiprocessor():
 
 def test_table_and_files(tmp_path):
     readings = [reading(name="b"), reading(name="a", spill_bytes=4), reading(name="c", error="PTXASError: C7602")]
-    text = table(readings)
+    text = readings_table(readings)
     assert "wgmma.mma_async.m64n64k16.f32.bf16.bf16 ×2" in text
     assert "sm_90: 3 cases, 2 failed" in text
     assert [line.split(":")[0] for line in offenders(readings)] == ["sm_90 a", "sm_90 c"]
-    [path] = write_json(readings, tmp_path, "3.9.0")
+    [path] = write_readings(readings, tmp_path, "3.9.0")
     first = path.read_bytes()
     assert path.name == "sm_90-triton3.9.0.json"
     assert [row["name"] for row in json.loads(first)] == ["a", "b", "c"]
-    write_json(reversed(readings), tmp_path, "3.9.0")
+    write_readings(reversed(readings), tmp_path, "3.9.0")
     assert path.read_bytes() == first
     assert list(tmp_path.iterdir()) == [path]
 

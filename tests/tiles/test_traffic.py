@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from adapter_fast.benchmarks.provenance import RESULTS
 from adapter_fast.benchmarks.rows import read_rows
+from adapter_fast.benchmarks.rows.provenance import RESULTS
 from adapter_fast.benchmarks.tiles import kernels_page as pictures
 from adapter_fast.benchmarks.tiles import traffic
 from adapter_fast.benchmarks.tiles.traffic import (
@@ -34,7 +34,7 @@ def forward(config=FUSED, problem=H100, tokens=T, programs=4, **options):
     return launch_traffic("forward", config, problem, tokens, programs, **options)
 
 
-# ---- against the tables of the kernel reference
+# ---- against counts by hand
 
 
 @pytest.mark.parametrize(("m", "block_t"), [(16, 64), (64, 64), (64, 128), (128, 128), (256, 128)])
@@ -80,7 +80,7 @@ def test_the_second_reading_goes_to_memory_as_rows_outgrow_the_cache():
 
 
 def test_a_backward_by_hand():
-    """Two launches and the sums: dx moves 2X + 2Z, the weight gradients 2X + 2Z, as in the kernel reference."""
+    """Two launches and the sums: dx moves 2X + 2Z, the weight gradients 2X + 2Z."""
     X, Z, W, biases = 65536 * 768 * 2, 65536 * 64 * 2, 768 * 64 * 2, (768 + 64) * 2
     tiles = {"dx": FUSED, "weight_grad": LaunchConfig("fused", 64, 128, 64, 8, 3)}
     dx, grads, reduced = chain("backward", H100, T, lambda *_: 1, choose=lambda phase, _: tiles[phase])
@@ -113,7 +113,7 @@ def test_split_moves_a_third_x_and_re_reads_rows_for_every_tile_of_the_bottlenec
 
 
 def test_sliced_passes_partial_sums_around():
-    """kernels.md 4.2: in units of x, slots are written 2·G·m/d times and read 2·G²·m/d times."""
+    """In units of x, slots are written 2·G·m/d times and read 2·G²·m/d times."""
     d, m, tokens = 4096, 64, 128
     problem = replace(H100, D=d)
     one = forward(LaunchConfig("sliced", 64, 1024, 64, 4, 1), problem, tokens, residual="none")
@@ -208,7 +208,7 @@ def test_more_of_anything_never_helps_the_wrong_way(monkeypatch):
 
 
 def test_the_estimate_of_programs_against_what_the_compiler_gave():
-    """kernels.md 4.2, sm_90: programs a multiprocessor, within one."""
+    """sm_90: programs a multiprocessor, within one."""
     for (d, m, block_t, warps), compiled in {
         (768, 64, 64, 4): 4,
         (768, 64, 128, 8): 2,

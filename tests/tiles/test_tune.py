@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from adapter_fast.benchmarks.tiles.tune import __main__ as command
-from adapter_fast.benchmarks.tiles.tune import examine, table
+from adapter_fast.benchmarks.tiles.tune import examine
 from adapter_fast.benchmarks.tiles.tune.campaign import Target, op_phase, rehearsal, targets
 from adapter_fast.benchmarks.tiles.tune.candidates import MOST, all_tiles, candidates
 from adapter_fast.benchmarks.tiles.tune.choosing import choose, geometric_mean, shortlist, wins
-from adapter_fast.benchmarks.tiles.tune.examine import Examiners, Task, Verdict
+from adapter_fast.benchmarks.tiles.tune.examine import Candidate, Examiners, Verdict
 from adapter_fast.benchmarks.tiles.tune.forced import ForcedOp
 from adapter_fast.benchmarks.tiles.tune.session import Session, checked_tokens
+from adapter_fast.benchmarks.tiles.tuned_rows import merge_tuned, read_tuned
 from adapter_fast.kernels import tuned
 from adapter_fast.kernels.offers import fits
 from adapter_fast.kernels.shapes import TOKENS, LaunchConfig, Problem
@@ -180,7 +181,7 @@ TARGET = Target(768, 64, torch.bfloat16, torch.bfloat16)
 
 
 def session(tmp_path, clock, **options):
-    return Session(clock, tmp_path / "sm_90.json", say=lambda text: None, **options)
+    return Session(clock, tmp_path / "sm_90.json", tell=lambda text: None, **options)
 
 
 def wide_is_fast(phase, config, choices, T):
@@ -208,7 +209,7 @@ def test_what_is_refused_is_never_timed(tmp_path):
     clock = FakeClock(wide_is_fast, refuse=lambda config: "spills 4 registers" if config.BLOCK_D == 128 else "")
     said = []
     run = session(tmp_path, clock, phases=("forward",))
-    run.say = said.append
+    run.tell = said.append
     run.run([TARGET])
     timed = [config for *_, tiles, _ in clock.timed for config in tiles]
     assert timed and all(config.BLOCK_D != 128 for config in timed)
@@ -258,13 +259,13 @@ def test_rows_of_other_shapes_stay_and_a_group_is_replaced_whole(tmp_path):
     other = replace(TARGET, d=1024)
     slow = FakeClock(lambda *_: 100.0)
     session(tmp_path, slow, phases=("forward",)).run([TARGET, other])
-    before = table.read(tmp_path / "sm_90.json")
+    before = read_tuned(tmp_path / "sm_90.json")
     session(tmp_path, FakeClock(wide_is_fast), phases=("forward",)).run([TARGET])
-    after = table.read(tmp_path / "sm_90.json")
+    after = read_tuned(tmp_path / "sm_90.json")
     assert [row for row in before if row["D"] == 1024] == [row for row in after if row["D"] == 1024]
     assert len(after) == len(before) == 2 * len(TOKENS)
     few = [{**row, "tokens": 128} for row in after if row["D"] == 768][:1]
-    assert len(table.merged(after, few)) == len(TOKENS) + 1
+    assert len(merge_tuned(after, few)) == len(TOKENS) + 1
 
 
 def test_a_table_that_cannot_be_read_ends_the_run_before_it_begins(tmp_path):
@@ -299,7 +300,7 @@ def _crash_hang_or_answer(task):
 
 def test_a_crash_and_a_hang_are_verdicts_and_the_others_are_answered():
     examiners = Examiners(1, seconds=1.5, examiner=_crash_hang_or_answer)
-    tasks = [Task(Case(T, 8, 8), "forward", "speed", (), "fused") for T in (5, 1, 6, 2)]
+    tasks = [Candidate(Case(T, 8, 8), "forward", "speed", (), "fused") for T in (5, 1, 6, 2)]
     found = examiners.examine(tasks)
     examiners.close()
     assert (found[0], found[2]) == (Verdict(registers=5), Verdict(registers=6))
@@ -321,7 +322,7 @@ def test_kernels_that_spill_or_are_of_another_form_are_refused():
 
 
 def test_examine_tells_a_wrong_result_from_a_right_one(monkeypatch):
-    task = Task(Case(37, 24, 8), "backward", "speed", (("forward", replace(A, BLOCK_M=16)),), "fused")
+    task = Candidate(Case(37, 24, 8), "backward", "speed", (("forward", replace(A, BLOCK_M=16)),), "fused")
     assert examine.examine(task) == Verdict()
     from adapter_fast.benchmarks.tiles.tune import forced as module
 
@@ -367,6 +368,6 @@ def test_without_a_gpu_the_command_says_so(capsys, monkeypatch):
 @pytest.mark.slow
 def test_the_rehearsal_runs_the_whole_path(tmp_path, capsys):
     assert command.main(["--rehearse", "--output", str(tmp_path)]) == 0
-    rows = table.read(tmp_path / "sm_90.json")
+    rows = read_tuned(tmp_path / "sm_90.json")
     assert {row["phase"] for row in rows} == {"forward", "dx", "weight_grad"}
     assert "the rules'" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from ...placement.sites import place_of
 from .names import HUB_FAMILIES, PARTS, HubFamily
 
 
-def hub_family(model_type: Any, where: Path | str) -> HubFamily:
+def adapterhub_family(model_type: Any, where: Path | str) -> HubFamily:
     """The row of a model_type; ValueError names those there are."""
     if not isinstance(model_type, str) or model_type not in HUB_FAMILIES:
         raise ValueError(f"{where}: model_type must be one of {', '.join(HUB_FAMILIES)}, it is {model_type!r}")
@@ -31,7 +31,7 @@ def site_name(model_type: str, placement: str, sub_layer: str, layer: int) -> st
     return f"{name}.{hook}" if hook else name
 
 
-def hub_key(model_type: str, sub_layer: str, layer: int, name: str, part: str) -> str:
+def adapterhub_key(model_type: str, sub_layer: str, layer: int, name: str, part: str) -> str:
     """Their key of an adapter's tensor, which is `part` of ours, with the base model's prefix."""
     family = HUB_FAMILIES[model_type]
     return f"{family.prefix}.{getattr(family, sub_layer).format(layer)}.adapters.{name}.{PARTS[part]}"

@@ -37,7 +37,7 @@ from .names import (
     VERSION,
     WEIGHTS_FILE,
 )
-from .places import hub_family, hub_key, site_name
+from .places import adapterhub_family, adapterhub_key, site_name
 
 _WIDEST = 2**24  # of the op
 
@@ -50,7 +50,7 @@ class _Place(NamedTuple):
     part: str  # ours
 
 
-def is_hub(values: Mapping[str, Any]) -> bool:
+def is_adapterhub(values: Mapping[str, Any]) -> bool:
     """Whether this adapter_config.json is theirs, of any version."""
     return "format_version" not in values and "version" in values
 
@@ -62,7 +62,7 @@ def refuse_other_kinds(directory: Path) -> None:
             raise ValueError(f"{directory / file} belongs to no single bottleneck adapter: those alone are read")
 
 
-def read_hub(directory: Path, values: Mapping[str, Any], head: bool) -> tuple[Saved, Path]:
+def read_adapterhub(directory: Path, values: Mapping[str, Any], head: bool) -> tuple[Saved, Path]:
     """The adapter, and with head its static head where there is one, and the file of the adapter's weights.
 
     Args:
@@ -115,7 +115,7 @@ def _check_header(path: Path, values: Mapping[str, Any]) -> str:
     if not isinstance(version, str) or not VERSION.fullmatch(version):
         raise ValueError(f"{path}: version must be adapters.1.x, it is {version!r}")
     model_type = values.get("model_type")
-    hub_family(model_type, path)
+    adapterhub_family(model_type, path)
     return str(model_type)
 
 
@@ -143,7 +143,7 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 def _places(tensors: Mapping[str, Tensor], model_type: str, name: str, where: Path) -> dict[_Place, Tensor]:
     """The tensors by what their keys say; ValueError on a key that is not of this adapter."""
-    family = hub_family(model_type, where)
+    family = adapterhub_family(model_type, where)
     parts = {theirs: ours for ours, theirs in PARTS.items()}
     patterns = {
         kind: re.compile(
@@ -186,7 +186,7 @@ def _rename(
     """The tensors under our keys, complete and of the right shapes, and the sites in the order of a model's."""
 
     def theirs(place: _Place) -> str:
-        return hub_key(record.model_type, place.sub_layer, place.layer, record.name, place.part)
+        return adapterhub_key(record.model_type, place.sub_layer, place.layer, record.name, place.part)
 
     tensors: dict[str, Tensor] = {}
     sites = []

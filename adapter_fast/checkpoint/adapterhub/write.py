@@ -16,10 +16,10 @@ from ...config import AdapterConfig
 from ...placement.sites import family_of, find_layers
 from ...placement.state import unwrap
 from ..record import Saved
-from ..save import collect
+from ..record.collect import collect
 from .config import to_bn_config
 from .names import CONFIG_FILE, FILES, HEAD_CONFIG_FILE, HEAD_WEIGHTS_FILE, PARTS, WEIGHTS_FILE, WRITTEN_VERSION
-from .places import hub_family, hub_key, site_name
+from .places import adapterhub_family, adapterhub_key, site_name
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -57,18 +57,18 @@ def export_adapterhub(
     """
     base = unwrap(model)
     saved = collect(base, name)
-    hub_family(saved.record.model_type, "export_adapterhub")
+    adapterhub_family(saved.record.model_type, "export_adapterhub")
     config: Any = base.config
     layers = sum(1 for _ in find_layers(base, family_of(base)))
     about = Base(layers, type(base).__name__, config.name_or_path, config.label2id)
-    replace_directory(directory, hub_files(saved, about, layer_norms=layer_norms), FILES)
+    replace_directory(directory, adapterhub_files(saved, about, layer_norms=layer_norms), FILES)
     return model
 
 
-def hub_files(saved: Saved, base: Base, *, layer_norms: bool = True) -> dict[str, bytes]:
+def adapterhub_files(saved: Saved, base: Base, *, layer_norms: bool = True) -> dict[str, bytes]:
     """The directory's files by name; errors as in export_adapterhub."""
     record = saved.record
-    hub_family(record.model_type, "AdapterHub's files")
+    adapterhub_family(record.model_type, "AdapterHub's files")
     if record.layer_norms and layer_norms:
         raise ValueError(
             f"adapter {record.name!r} has {len(record.layer_norms)} LayerNorm parameters trained with it, for which "
@@ -117,7 +117,9 @@ def _rename(saved: Saved, config: AdapterConfig) -> dict[str, Tensor]:
         odd = sorted(set(sites) ^ set(record.sites)) or sites
         raise ValueError(f"adapter {record.name!r} must have the sites of a {record.model_type}: {odd[0]} is odd")
     return {
-        hub_key(record.model_type, kind, layer, record.name, part): _tensor(saved.tensors, f"adapter.{site}", part)
+        adapterhub_key(record.model_type, kind, layer, record.name, part): _tensor(
+            saved.tensors, f"adapter.{site}", part
+        )
         for (kind, layer), site in zip(places, sites)
         for part in PARTS
     }

@@ -12,22 +12,21 @@ from safetensors.numpy import load_file
 
 from ...common.errors import UserError
 from ...common.files import write_whole
-from ...common.markdown import table as markdown_table
+from ...common.markdown import markdown_table
 from ...tasks.data.rows import Rows
-from ...tasks.data.splits import split
-from ..grid.cells import Cell, Row, Summary, summarize
-from ..grid.cells import plan as plan_cells
+from ...tasks.splits import split
+from ..grid.cells import Cell, Row, Summary, plan_cells, summarize
 from ..grid.engine import Job
 from ..grid.lab import Lab
-from ..grid.run import PREDICTIONS
+from ..grid.methods import adapter_cells, cell
+from ..grid.options import Options
+from ..grid.result import Result
 from ..grid.store import Store
 from ..grid.task import TRAIN, VALIDATION, Task
-from ..methods import adapter_cells, cell
-from ..options import Options
-from ..result import Result
-from ..wording import caption, means, percent, scored, share, tasks_of, times
+from ..grid.train import PREDICTIONS
+from ..grid.wording import caption, means, percent, scored, share, tasks_of, times
+from .load_tasks import check_metrics, read_glue
 from .published import COLUMNS, TABLE, Published
-from .read import check_metrics, read_glue
 from .submission import FILES, answers, majority, write_submission
 from .tasks import GLUE, find_task
 

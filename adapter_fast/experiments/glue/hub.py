@@ -9,8 +9,8 @@ from typing import Any
 
 from ...common.errors import UserError, first_line
 from ...tasks.data.text_pairs import TextPairs
-from .files import make_pairs
 from .tasks import SCORES, GlueTask
+from .tsv import make_pairs
 
 
 def holds_parquet(folder: Path) -> bool:

@@ -125,11 +125,11 @@ DIAGNOSTIC = GlueTask(
 )
 
 
-def plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A task's or a folder's name without case and punctuation: "SST-2", "sst-2" and "sst2" are one task."""
     return name.lower().replace("-", "").replace("_", "")
 
 
 def find_task(name: str) -> GlueTask | None:
     """The task of this name, of its folder's or its configuration's; None for another."""
-    return next((task for task in GLUE.values() if plain(name) == plain(task.name)), None)
+    return next((task for task in GLUE.values() if plain_name(name) == plain_name(task.name)), None)

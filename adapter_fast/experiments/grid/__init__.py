@@ -1,1 +1,1 @@
-"""Runs over one frozen base: what a run is, what it needs, who does it, and where its row is kept."""
+"""Runs over one frozen base: what is asked, what a run is, who does it, where its row is kept and how tables say it."""

@@ -17,7 +17,7 @@ from ...tasks.data.encoded import Encoded
 from ...tasks.data.rows import Rows
 from ...tasks.data.windows import EncodedQuestions, Window
 from ...tasks.kinds.base import Kind
-from ...tasks.settings import Settings
+from ...tasks.kinds.settings import Settings
 from .digest import digest
 
 VERSION = 1  # of how rows are encoded: raise it when a kind's encode changes

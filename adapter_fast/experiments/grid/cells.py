@@ -30,7 +30,7 @@ class Cell:
         return list(product(self.rates, self.epochs))
 
 
-def plan(cells: Iterable[Cell], seeds: int, sweep_seeds: int, rows: Mapping[str, Row]) -> list[Spec]:
+def plan_cells(cells: Iterable[Cell], seeds: int, sweep_seeds: int, rows: Mapping[str, Row]) -> list[Spec]:
     """The runs that are needed as far as is known: the whole sweep for the first seeds, its best for all.
 
     Args:

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from .lab import Lab, Report
-from .run import run
+from ...tasks.trainer import Report
+from .cells import Row
+from .lab import Lab
 from .spec import Spec
+from .train import train_and_score
 
 POLL = 0.5  # seconds between looks at what other processes have finished
-Row = dict[str, Any]
 
 
 class Work(Protocol):
@@ -87,4 +88,4 @@ def run_grid(plan: Plan, lab: Lab, watcher: Watcher, alive: Callable[[], bool] =
 
 def do(job: Job, lab: Lab, report: Report) -> Row:
     """Do a run; its row."""
-    return run(job, lab, report) if isinstance(job, Spec) else job.run(lab, report)
+    return train_and_score(job, lab, report) if isinstance(job, Spec) else job.run(lab, report)

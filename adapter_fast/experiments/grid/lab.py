@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from ...tasks.data.encoded import Encoded
 from ...tasks.data.rows import Rows
 from ...tasks.kinds.base import Kind
+from ...tasks.kinds.settings import Settings
 from ...tasks.models import Loaded, check_max_length
-from ...tasks.settings import Settings
 from .cache import encoded, rows_digest
 from .digest import digest
 from .pool import Pool
 from .store import Store
 from .task import Task
-
-Report = Callable[[dict[str, Any]], None]
 
 
 class Lab:

@@ -37,7 +37,7 @@ class Pool:
         return self._first[name]._replace(kind=kind.for_model(self._first[name].model.config))
 
     def build(self, kind: Kind, label_names: list[str]) -> Loaded:
-        """A model with a head for these labels, newly drawn from torch's generator; its base is shared: see own."""
+        """A model with a newly drawn head for these labels; its base is shared until own_trained."""
         first = self.load(kind)
         config: Any = copy.deepcopy(first.model.config)
         config.problem_type = None  # that of the kind that came first
@@ -73,7 +73,7 @@ def weights_digest(weights: dict[str, Tensor]) -> str:
     return found.hexdigest()[:16]
 
 
-def own(model: nn.Module) -> nn.Module:
+def own_trained(model: nn.Module) -> nn.Module:
     """Give the model copies of what it trains, so that the shared base keeps its bytes. Returns the model."""
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ...tasks.settings import Settings
+from ...tasks.kinds.settings import Settings
 from .digest import digest
 
 METHODS = ("adapters", "top", "layer-norms", "head", "full")
@@ -52,7 +52,7 @@ class Spec:
     @property
     def label(self) -> str:
         """The run in words, for screens."""
-        return f"{self.task}, {name_of(asdict(self))}, lr {self.lr:g}, {self.epochs} epochs, seed {self.seed}"
+        return f"{self.task}, {method_name(asdict(self))}, lr {self.lr:g}, {self.epochs} epochs, seed {self.seed}"
 
     def settings(self) -> Settings:
         """The run as `adapter-fast tune` calls it."""
@@ -76,7 +76,7 @@ class Spec:
         return replace(self, lr=lr, epochs=epochs, seed=seed)
 
 
-def name_of(row: dict[str, Any]) -> str:
+def method_name(row: dict[str, Any]) -> str:
     """What trains, as tables call it: "adapters, m = 8", "top 2 layers", "full fine-tuning"."""
     method = row["method"]
     if method == "adapters":

@@ -9,19 +9,18 @@ from itertools import pairwise
 from typing import Any
 
 from ...common.errors import UserError
-from .. import classification, texts
-from ..grid.cells import Cell, Row, summarize
-from ..grid.cells import plan as plan_cells
+from ..grid import texts
+from ..grid.cells import Cell, Row, plan_cells, summarize
 from ..grid.engine import Job
 from ..grid.lab import Lab
+from ..grid.methods import adapter_cells, cell
+from ..grid.options import Options
+from ..grid.result import Result
 from ..grid.spec import Spec
 from ..grid.task import Task
-from ..methods import adapter_cells, cell
-from ..options import Options
-from ..result import Result
 from .accuracy import courses
 from .joint import common_settings
-from .state import LAST_WRITTEN
+from .kept import LAST_WRITTEN
 from .step import ADAPTERS, JOINT, SEQUENTIAL, Step
 from .table import table
 
@@ -31,8 +30,8 @@ COMMAND = "--data 20newsgroups --data reuters-r52"
 PICTURES = {
     "sequential": "Accuracy on each task after every step of learning one task after another",
 }
-PAPER = replace(classification.PAPER, seeds=3, tops=())
-QUICK = replace(classification.QUICK, data=("election-tweets", "reuters-r8"), bottlenecks=(8,), tops=())
+PAPER = replace(texts.PAPER, seeds=3, tops=())
+QUICK = replace(texts.QUICK, data=("election-tweets", "reuters-r8"), bottlenecks=(8,), tops=())
 
 
 def read_tasks(options: Options) -> list[Task]:
@@ -108,7 +107,7 @@ def finding(result: Result) -> str:
 
 def figures(result: Result) -> dict[str, Any]:
     """`sequential`: each task's accuracy after every step."""
-    from ..figures.sequential import steps_figure
     from .accuracy import courses
+    from .steps_figure import steps_figure
 
     return {"sequential": steps_figure(courses(result.rows), result)}

@@ -16,9 +16,8 @@ from transformers import TrainerCallback
 from ...recipe import train_all
 from ...tasks.data.encoded import Encoded
 from ...tasks.models import Loaded
-from ...tasks.trainer import build_trainer
-from ..grid.lab import Report
-from ..grid.pool import own
+from ...tasks.trainer import Report, build_trainer
+from ..grid.pool import own_trained
 from ..grid.spec import Spec
 from ..grid.task import TRAIN, VALIDATION
 from .learners import Learner
@@ -87,7 +86,7 @@ class JointLearner(Learner):
 
     def prepare(self) -> None:
         """Everything trains."""
-        self.trained = own(train_all(JointModel([loaded.model for loaded in self.models])))
+        self.trained = own_trained(train_all(JointModel([loaded.model for loaded in self.models])))
 
     def learn(self, directory: Path, report: Report) -> list[float]:
         """Train all tasks with as many passes over each; the seconds of each step."""

@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...checkpoint import load_adapters, save_adapters
-from ...checkpoint.save import collect
+from ...checkpoint.record.collect import collect
 from ...config import AdapterConfig
 from ...placement import add_adapters, remove_adapters, set_adapter
 from ...recipe import train_adapters, train_all, train_layer_norms
 from ...tasks.models import Loaded
-from ...tasks.trainer import build_trainer
-from ..grid.lab import Lab, Report
-from ..grid.pool import own, weights_digest
+from ...tasks.trainer import Report, build_trainer
+from ..grid.lab import Lab
+from ..grid.pool import own_trained, weights_digest
 from ..grid.spec import Spec
 from ..grid.task import TRAIN, VALIDATION
 
@@ -64,7 +64,7 @@ class Learner:
 
     def prepare(self) -> None:
         """Set what the last task trains."""
-        self.trained = own(train_all(self.models[-1].model))
+        self.trained = own_trained(train_all(self.models[-1].model))
 
     def learn(self, directory: Path, report: Report) -> list[float]:
         """Train the last task; the seconds of each step."""
@@ -100,32 +100,32 @@ class AdapterLearner(Learner):
 
     def prepare(self) -> None:
         """A new adapter in the trunk, with LayerNorms and head to train."""
-        name = name_of(len(self.models) - 1)
+        name = adapter_name(len(self.models) - 1)
         add_adapters(self.trunk, AdapterConfig.houlsby(bottleneck=self.chain[-1].bottleneck), name)
         train_adapters(self.trunk, name, head=False)  # the head is outside, and trains already
-        self.trained = own(self.models[-1].model)
+        self.trained = own_trained(self.models[-1].model)
 
     def activate(self, number: int) -> None:
         """Switch to the task's adapter and LayerNorms."""
-        set_adapter(self.trunk, name_of(number))
+        set_adapter(self.trunk, adapter_name(number))
 
     def save(self, directory: Path) -> dict[str, Tensor]:
         """The adapters with their LayerNorms, a folder each; the trunk is the base."""
         for i in range(len(self.models)):
-            save_adapters(self.trunk, directory / name_of(i), name_of(i))
+            save_adapters(self.trunk, directory / adapter_name(i), adapter_name(i))
         return {}
 
     def load(self, directory: Path, trunk: dict[str, Tensor]) -> None:
         """What save wrote."""
-        own(train_layer_norms(self.models[0].model))  # their values come in place, into the pool's memory
+        own_trained(train_layer_norms(self.models[0].model))  # their values come in place, into the pool's memory
         for i in range(len(self.models)):
-            load_adapters(self.trunk, directory / name_of(i))
+            load_adapters(self.trunk, directory / adapter_name(i))
 
     def stored(self) -> list[dict[str, int]]:
         """Adapter, LayerNorms and head of each task."""
         found = []
         for i, own_head in enumerate(super().stored()):
-            tensors = collect(self.trunk, name_of(i)).tensors
+            tensors = collect(self.trunk, adapter_name(i)).tensors
             sizes = {
                 part: _size({key: value for key, value in tensors.items() if key.startswith(f"{part}.")})
                 for part in ("adapter", "layer_norm")
@@ -138,7 +138,7 @@ class AdapterLearner(Learner):
         return weights_digest(remove_adapters(self.trunk).state_dict())
 
 
-def name_of(number: int) -> str:
+def adapter_name(number: int) -> str:
     """An adapter's name: tasks' own names may have dots."""
     return f"task{number}"
 

@@ -13,17 +13,17 @@ from transformers import set_seed
 
 from ...common.errors import UserError, first_line
 from ...tasks.data.encoded import Encoded
-from ...tasks.trainer import build_trainer, median_step
+from ...tasks.trainer import Report, build_trainer, median_step
 from ...tasks.tuning import environment
 from ..grid.cells import as_row
 from ..grid.digest import digest
-from ..grid.lab import Lab, Report
-from ..grid.run import predict
+from ..grid.lab import Lab
 from ..grid.spec import Spec
 from ..grid.task import TEST, TRAIN, VALIDATION
+from ..grid.train import predict
 from .joint import JointLearner
+from .kept import is_kept, keep_step, recall_step
 from .learners import AdapterLearner, Learner
-from .state import is_kept, keep, recall
 from .switch import measure_switch
 
 ADAPTERS, SEQUENTIAL, JOINT = "adapters", "sequential", "joint"
@@ -76,7 +76,7 @@ class Step:
 def _run(step: Step, lab: Lab, report: Report) -> dict[str, Any]:
     spec, tasks = step.chain[-1], [lab.tasks[spec.task] for spec in step.chain]
     learner = LEARNERS[step.method](lab, step.chain)
-    learned = {} if step.previous is None else recall(learner, lab.store.kept(step.previous.key))
+    learned = {} if step.previous is None else recall_step(learner, lab.store.kept(step.previous.key))
     set_seed(spec.seed)  # behind what is recalled, so that a task draws the same weights as where it is learned alone
     try:
         while len(learner.models) < len(step.chain):
@@ -92,7 +92,7 @@ def _run(step: Step, lab: Lab, report: Report) -> dict[str, Any]:
     finite = [np.nan_to_num(values) for values in logits]
     learned = {str(i): values for i, values in enumerate(finite)} | learned
     if step.method != JOINT:
-        keep(learner, learned, lab.store.kept(step.key))
+        keep_step(learner, learned, lab.store.kept(step.key))
     return {
         **as_row(spec),
         "key": step.key,

@@ -10,7 +10,7 @@ import torch
 
 from ...placement.container import is_ours
 from ..grid.pool import weights_digest
-from .learners import AdapterLearner, name_of
+from .learners import AdapterLearner, adapter_name
 
 ROUNDS = 20  # through all tasks
 
@@ -41,7 +41,7 @@ def measure_switch(learner: AdapterLearner) -> dict[str, Any]:
 def _read_by(learner: AdapterLearner, number: int) -> dict[str, tuple[str, int]]:
     """Digest and size of every parameter that a task's forward pass reads, an adapter's without its name."""
     learner.activate(number)
-    active = f".{name_of(number)}."
+    active = f".{adapter_name(number)}."
     parameters = learner.models[number].model.named_parameters()
     return {
         name.replace(active, "."): (weights_digest({"": value}), value.nbytes)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...common.markdown import table as markdown_table
-from ..result import Result
-from ..wording import caption, percent, times
+from ...common.markdown import markdown_table
+from ..grid.result import Result
+from ..grid.wording import caption, percent, times
 from .accuracy import SEPARATE, Course, courses, mean_and_error
 
 TITLES = {

@@ -43,9 +43,9 @@ def patch() -> None:
     if _theirs:
         return
     _check_sources(_import_adapters())
-    from .forward import OURS
+    from .replacements import REPLACEMENTS
 
-    for (owner, name), ours in OURS.items():
+    for (owner, name), ours in REPLACEMENTS.items():
         _theirs[owner, name] = owner.__dict__[name]
         setattr(owner, name, ours)
 
@@ -58,9 +58,9 @@ def unpatch() -> None:
     """
     if not _theirs:
         return
-    from .forward import OURS
+    from .replacements import REPLACEMENTS
 
-    for (owner, name), ours in OURS.items():
+    for (owner, name), ours in REPLACEMENTS.items():
         if owner.__dict__[name] is not ours:
             raise RuntimeError(f"{owner.__name__}.{name} was replaced after patch(): undo that first")
     for (owner, name), function in _theirs.items():

@@ -1,1 +1,1 @@
-"""Rows of data: where they come from, how a task reads them, how they are split and encoded."""
+"""Rows of data: where they come from, how a task reads them, how they are encoded."""

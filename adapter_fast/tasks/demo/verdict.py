@@ -12,7 +12,7 @@ LOSS_STEPS = 20
 LOGIT_BAR = 1e-5
 
 
-def summarize(results: dict[str, Any], reload: dict[str, Any], adapter_bytes: int, quick: bool) -> dict[str, Any]:
+def demo_record(results: dict[str, Any], reload: dict[str, Any], adapter_bytes: int, quick: bool) -> dict[str, Any]:
     """The demo's record: every method's results, how fused and reference agree, the reload, and the checks."""
     fused, reference = results["fused"], results["reference"]
     points = 100 * abs(fused["accuracy"] - reference["accuracy"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
-from ..settings import Settings
+from ..kinds.settings import Settings
 
 
 def main() -> int:

@@ -10,9 +10,9 @@ from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING, AutoModelForQuest
 
 from ..data.questions import Questions, read_questions
 from ..data.windows import EncodedQuestions, encode_questions, predict_answers
-from ..metrics.answers import score_answers
-from ..settings import Settings
+from ..metrics.answer_scores import score_answers
 from .base import Kind
+from .settings import Settings
 
 STRIDE_SHARE = 3  # where --stride is not given windows share a third: 128 of 384 tokens, as run_squad.py has it
 

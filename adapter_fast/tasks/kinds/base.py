@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from ...common.errors import UserError
 from ..data.encoded import Encoded
 from ..data.rows import Rows
-from ..settings import Settings
+from .settings import Settings
 
 
 class Kind:

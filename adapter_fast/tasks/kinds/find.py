@@ -11,8 +11,8 @@ from ...common.errors import UserError
 from ..data import questions as squad
 from ..data import readers, sentences
 from ..data.corpora import CORPORA
-from ..settings import Settings
 from . import KINDS
+from .settings import Settings
 
 if TYPE_CHECKING:
     from .base import Kind

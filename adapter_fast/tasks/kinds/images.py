@@ -15,9 +15,9 @@ from transformers import (
 
 from ..data.encoded import Encoded, numbers_of
 from ..data.pictures import Pictures, open_picture, read_pictures
-from ..metrics.labels import score
-from ..settings import Settings
+from ..metrics.labels import score_labels
 from .base import Kind
+from .settings import Settings
 
 
 class EncodedPictures(Encoded):
@@ -65,4 +65,4 @@ class ImageClassification(Kind):
 
     def score(self, predictions: np.ndarray, encoded: Encoded) -> dict[str, float]:
         """Accuracy and macro F1."""
-        return score(predictions, np.asarray(encoded.columns["labels"]))
+        return score_labels(predictions, np.asarray(encoded.columns["labels"]))

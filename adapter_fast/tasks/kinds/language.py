@@ -20,8 +20,8 @@ from transformers import (
 from ...common.errors import UserError
 from ..data.documents import Documents, read_documents
 from ..data.encoded import IGNORED, Encoded, model_inputs
-from ..settings import Settings
 from .base import Kind
+from .settings import Settings
 
 
 class LanguageModelling(Kind):

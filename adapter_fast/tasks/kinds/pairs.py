@@ -15,9 +15,9 @@ from transformers import (
 
 from ..data.encoded import Encoded, model_inputs, numbers_of
 from ..data.text_pairs import TextPairs
-from ..metrics.glue import measure
-from ..settings import Settings
+from ..metrics.glue import glue_scores
 from .base import Kind
+from .settings import Settings
 
 TOKEN_TYPES = "token_type_ids"
 
@@ -75,7 +75,7 @@ class PairClassification(Kind):
     def score(self, predictions: np.ndarray, encoded: Encoded) -> dict[str, float]:
         """The task's metrics."""
         gold = np.asarray(encoded.columns["labels"])
-        return measure(self.metrics, gold, self.decide(predictions), encoded.rows.source)
+        return glue_scores(self.metrics, gold, self.decide(predictions), encoded.rows.source)
 
     def decide(self, predictions: np.ndarray) -> np.ndarray:
         """Class numbers [rows] of logits [rows, classes]."""

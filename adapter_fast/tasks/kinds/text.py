@@ -13,9 +13,9 @@ from transformers import (
 
 from ..data.encoded import Encoded, model_inputs, numbers_of
 from ..data.readers import Examples, read_examples
-from ..metrics.labels import score
-from ..settings import Settings
+from ..metrics.labels import score_labels
 from .base import Kind
+from .settings import Settings
 
 
 class TextClassification(Kind):
@@ -48,4 +48,4 @@ class TextClassification(Kind):
 
     def score(self, predictions: np.ndarray, encoded: Encoded) -> dict[str, float]:
         """Accuracy and macro F1."""
-        return score(predictions, np.asarray(encoded.columns["labels"]))
+        return score_labels(predictions, np.asarray(encoded.columns["labels"]))

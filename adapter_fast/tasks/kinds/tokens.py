@@ -15,8 +15,8 @@ from transformers import (
 from ..data.encoded import IGNORED, Encoded, model_inputs, numbers_of
 from ..data.sentences import Sentences, read_sentences
 from ..metrics.entities import OUTSIDE, is_bio, score_entities
-from ..settings import Settings
 from .base import Kind
+from .settings import Settings
 
 CUT = -1
 NO_TAG = ""

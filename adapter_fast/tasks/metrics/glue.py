@@ -13,7 +13,7 @@ from ...common.errors import UserError
 POSITIVE = 1  # the class number that F1 is of
 
 
-def measure(names: Sequence[str], gold: np.ndarray, predicted: np.ndarray, source: str) -> dict[str, float]:
+def glue_scores(names: Sequence[str], gold: np.ndarray, predicted: np.ndarray, source: str) -> dict[str, float]:
     """The named metrics, as fractions, in this order.
 
     Predictions that are all the same, or not finite (of a run that diverged), hold no ranking: Matthews, Pearson and

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 
 
-def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def score_labels(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Both metrics, as fractions; macro F1 is over the classes that occur."""
     predicted = logits.argmax(axis=-1)
     return {

@@ -1,1 +1,1 @@
-"""Pictures of result rows: one file a kind, on a common sheet."""
+"""Pictures of result rows: one file a kind, on a common sheet; plots.py draws them all."""

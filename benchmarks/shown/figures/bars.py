@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from adapter_fast.benchmarks.compare import MODES, best_mode, floor_share, providers, variant
 from adapter_fast.benchmarks.rows import Row
-from adapter_fast.benchmarks.shown.figures.sheet import TOKENS, colour, families_of, seen, sheet, short, swatches
+from adapter_fast.benchmarks.rows.compare import MODES, best_mode, floor_share, providers, variant
+from adapter_fast.benchmarks.shown.figures.row_sheet import (
+    TOKENS,
+    colour,
+    families_of,
+    row_sheet,
+    seen,
+    short_count,
+    swatches,
+)
 from adapter_fast.common.sheet import WIDTH
 
 LOG_FROM = 40  # a ratio of largest to smallest that a linear axis does not show
@@ -58,7 +66,7 @@ def _bars(
     shown = [row for row in rows if value(row) is not None]
     phases = seen(row.phase for row in shown)
     families = {name: _cases(members) for name, members in families_of(shown).items()}
-    figure, axes = sheet(
+    figure, axes = row_sheet(
         (len(phases), len(families)),
         (WIDTH, 0.5 + 2.1 * len(phases)),
         title,
@@ -97,7 +105,7 @@ def _axis(panel: Any, cases: dict[str, Row]) -> dict[str, float]:
         middle = (mine[0] + mine[-1]) / 2
         where = {"xycoords": panel.get_xaxis_transform(), "textcoords": "offset points", "fontsize": 7}
         panel.annotate(kind, (middle, 0), (0, -14), ha="center", va="top", linespacing=1.1, **where)
-    panel.set_xticks(list(places.values()), [short(row.tokens) for row in cases.values()])
+    panel.set_xticks(list(places.values()), [short_count(row.tokens) for row in cases.values()])
     panel.set_xlim(-0.6, max(places.values()) + 0.6)
     panel.tick_params(axis="x", length=0)
     panel.grid(axis="x", visible=False)

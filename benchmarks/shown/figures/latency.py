@@ -6,9 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from adapter_fast.benchmarks.compare import MODES, adapter_parameters, dtypes, groups, model_size, over_bare, providers
 from adapter_fast.benchmarks.rows import Row
-from adapter_fast.benchmarks.shown.figures.sheet import colour, seen, sheet
+from adapter_fast.benchmarks.rows.compare import (
+    MODES,
+    adapter_parameters,
+    dtypes,
+    groups,
+    model_size,
+    over_bare,
+    providers,
+)
+from adapter_fast.benchmarks.shown.figures.row_sheet import colour, row_sheet, seen
 from adapter_fast.benchmarks.shown.wording import label, millions, time_unit
 from adapter_fast.common.sheet import WIDTH
 
@@ -28,7 +36,7 @@ def latency_figure(rows: Sequence[Row]) -> Any:
     ]
     legend += [Line2D([], [], color="#444444", lw=1.0, ls=":", label="bare model, p50")]
     down = math.ceil(len(cases) / 3)
-    figure, axes = sheet(
+    figure, axes = row_sheet(
         (down, min(3, len(cases))),
         (WIDTH, down * (0.7 + 0.2 * len(names) * (1.6 if len(modes) > 1 else 1.2))),
         "Latency of a forward pass of the whole model",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from adapter_fast.benchmarks.compare import MODES, best_mode, groups, speedup, variant
 from adapter_fast.benchmarks.rows import Row
-from adapter_fast.benchmarks.shown.figures.sheet import TOKENS, families_of, seen, sheet, short
+from adapter_fast.benchmarks.rows.compare import MODES, best_mode, groups, speedup, variant
+from adapter_fast.benchmarks.shown.figures.row_sheet import TOKENS, families_of, row_sheet, seen, short_count
 from adapter_fast.common.sheet import WIDTH
 
 
@@ -31,7 +31,7 @@ def speedup_figure(rows: Sequence[Row]) -> Any:
     ]
     if peer:
         legend.append(Line2D([], [], color="#444444", ls="--", marker="o", mfc="w", label="torch.compile, same m"))
-    figure, axes = sheet(
+    figure, axes = row_sheet(
         (len(families), len(phases)),
         (WIDTH, 0.4 + 2.5 * len(families)),
         "Speed-up over the reference (plain PyTorch)",
@@ -59,7 +59,7 @@ def speedup_figure(rows: Sequence[Row]) -> Any:
                 _line(panel, here, "fused", aside, color=shade[m], lw=1.6, marker=marks[kind], ms=4.5, zorder=3)
             panel.set_title(f"{phase}, {family}")
             panel.set_xscale("log", base=2)
-            panel.set_xticks(tokens, [short(T) for T in tokens])
+            panel.set_xticks(tokens, [short_count(T) for T in tokens])
             panel.set_xlim(tokens[0] / 1.6, tokens[-1] * 1.6)
             panel.minorticks_off()
             panel.set_xlabel(TOKENS if down == len(families) - 1 else "")

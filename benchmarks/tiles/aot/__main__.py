@@ -11,11 +11,11 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from adapter_fast.benchmarks.progress import Progress
 from adapter_fast.benchmarks.tiles import aot
 from adapter_fast.benchmarks.tiles.aot.compiler import load_cases, read_case
 from adapter_fast.benchmarks.tiles.aot.gate import Reading
-from adapter_fast.benchmarks.tiles.aot.report import offenders, table, write_json
+from adapter_fast.benchmarks.tiles.aot.progress import Progress
+from adapter_fast.benchmarks.tiles.aot.readings import offenders, readings_table, write_readings
 from adapter_fast.benchmarks.tiles.aot.targets import ARCHS
 
 
@@ -43,10 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="adapter_fast-aot-") as cache:
         os.environ.setdefault("TRITON_CACHE_DIR", cache)  # one of the user's own: a run goes on where the last ended
         readings = _compile(options, work)
-    print(table(readings))
+    print(readings_table(readings))
     print(f"\nTriton {triton.__version__}, {len(readings)} kernels compiled in {time.monotonic() - start:.0f} s")
     if options.output:
-        for path in write_json(readings, options.output, triton.__version__):
+        for path in write_readings(readings, options.output, triton.__version__):
             print(f"wrote {path}")
     bad = offenders(readings)
     if bad:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from adapter_fast.benchmarks.provenance import CHECKOUT
+from adapter_fast.benchmarks.rows.provenance import CHECKOUT
 from adapter_fast.benchmarks.tiles import tune
 from adapter_fast.benchmarks.tiles.tune.campaign import (
     BOTTLENECKS,
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         os.environ.pop("TRITON_INTERPRET", None)
     # Imported after that: the kernels are decorated for the interpreter or for the compiler, once.
-    from adapter_fast.benchmarks.tiles.tune.clock import DeviceClock
+    from adapter_fast.benchmarks.tiles.tune.device_clock import DeviceClock
     from adapter_fast.benchmarks.tiles.tune.session import Session
 
     clock = DeviceClock("cpu" if options.rehearse else "cuda", chosen[0].dtype if chosen else torch.bfloat16)

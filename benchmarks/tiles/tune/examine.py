@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from adapter_fast.benchmarks.tiles.compiled import another_form, compiled_kernels, forget_kernels
 from adapter_fast.benchmarks.tiles.tune.forced import Choices, ForcedOp
 from adapter_fast.common.errors import first_line
 from adapter_fast.testing import Case
@@ -24,11 +24,10 @@ from adapter_fast.testing import Case
 SECONDS = 90.0  # for one candidate: compiling all its kernels and checking them
 STARTING = 300.0  # for a process to import torch, beside others that compile
 READY = "ready"
-KERNEL_OF = {"split": "expand", "sliced": "sliced"}
 
 
 @dataclass(frozen=True)
-class Task:
+class Candidate:
     """One candidate: its tiles by phase, and the form that must be seen to run."""
 
     case: Case
@@ -47,7 +46,7 @@ class Verdict:
     shared: int = 0
 
 
-def examine(task: Task) -> Verdict:
+def examine(task: Candidate) -> Verdict:
     """Launch a candidate and look at its results and its kernels."""
     op = ForcedOp("candidate", task.case, task.phase, task.memory, task.choices)
     forget_kernels()
@@ -74,34 +73,7 @@ def judge(compiled: Sequence[Any], form: str) -> Verdict:
     return Verdict("", max(one.n_regs for one in compiled), max(one.metadata.shared for one in compiled))
 
 
-def another_form(compiled: Sequence[Any], form: str) -> str:
-    """Why what ran is not this form, "" where it is."""
-    names = [one.metadata.name for one in compiled]
-    wanted = KERNEL_OF.get(form, "")
-    if any(wanted in name for name in names):
-        return ""
-    return f"another form ran: {', '.join(names) or 'no kernel'} where {form} was forced"
-
-
-def forget_kernels() -> None:
-    """From now on compiled_kernels gives what is launched after this; the cache on disk saves compiling again."""
-    for kernel in _kernels():
-        kernel.device_caches.clear()
-
-
-def compiled_kernels() -> list[Any]:
-    """The compiled kernels of ours, of all devices, since forget_kernels."""
-    return [one for kernel in _kernels() for cache in kernel.device_caches.values() for one in cache[0].values()]
-
-
-def _kernels() -> list[Any]:
-    """Every function of ours that Triton compiles, in the modules that are loaded; none under the interpreter."""
-    modules = [module for name, module in list(sys.modules.items()) if name.startswith("adapter_fast.kernels.")]
-    found = [value for module in modules for value in vars(module).values() if hasattr(value, "device_caches")]
-    return list({id(one): one for one in found}.values())
-
-
-def _serve(connection: Connection, examiner: Callable[[Task], Verdict]) -> None:
+def _serve(connection: Connection, examiner: Callable[[Candidate], Verdict]) -> None:
     connection.send(READY)
     while (task := connection.recv()) is not None:
         connection.send(examiner(task))
@@ -114,13 +86,15 @@ class Examiners:
         count: how many at a time. seconds: for an answer. examiner: what they run.
     """
 
-    def __init__(self, count: int, seconds: float = SECONDS, examiner: Callable[[Task], Verdict] = examine) -> None:
+    def __init__(
+        self, count: int, seconds: float = SECONDS, examiner: Callable[[Candidate], Verdict] = examine
+    ) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._count, self._seconds, self._examiner = count, seconds, examiner
         self._idle: list[tuple[Any, Connection]] = []
         self._ready: set[Connection] = set()
 
-    def examine(self, tasks: Sequence[Task]) -> list[Verdict]:
+    def examine(self, tasks: Sequence[Candidate]) -> list[Verdict]:
         """A verdict for each, in order."""
         verdicts: dict[int, Verdict] = {}
         waiting = list(enumerate(tasks))[::-1]

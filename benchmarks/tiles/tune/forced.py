@@ -24,12 +24,12 @@ class ForcedOp(LocalOp):
         self.choices: dict[str, Any] = dict(choices)
 
     def prepare(self, inputs: Inputs) -> Any:
-        """See LocalOp."""
+        """What a call needs, its forward made under the forced tiles."""
         with forced(**self.choices):
             return super().prepare(inputs)
 
     def run(self, state: Any) -> Any:
-        """See LocalOp."""
+        """The call under the forced tiles."""
         with forced(**self.choices):
             return super().run(state)
 

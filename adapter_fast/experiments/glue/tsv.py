@@ -1,0 +1,120 @@
+"""GLUE's folders of TSV files, as download_glue_data.py and gluebenchmark.com lay them out."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...common.errors import UserError
+from ...tasks.data.decode import read_text
+from ...tasks.data.text_pairs import TextPairs
+from .tasks import DIAGNOSTIC, SCORES, GlueTask, plain_name
+
+DIAGNOSTIC_FOLDERS = ("diagnostic", "ax")
+DIAGNOSTIC_FILES = ("diagnostic.tsv", "AX.tsv", "test.tsv")
+
+
+def find_folder(data: Path, task: GlueTask) -> Path | None:
+    """The task's folder by its published name or its configuration's, in any case; None where there is none."""
+    return _folder(data, (plain_name(task.name),))
+
+
+def find_diagnostic(data: Path) -> Path | None:
+    """The diagnostic set's file: diagnostic/diagnostic.tsv as the script has it, or AX.tsv as the site has it."""
+    folder = _folder(data, DIAGNOSTIC_FOLDERS)
+    places = [folder / name for name in DIAGNOSTIC_FILES] if folder else []
+    return next((path for path in [*places, data / "AX.tsv"] if path.is_file()), None)
+
+
+def _folder(data: Path, names: tuple[str, ...]) -> Path | None:
+    folders = (path for path in sorted(data.iterdir()) if path.is_dir())
+    return next((path for path in folders if plain_name(path.name) in names), None)
+
+
+def read_parts(task: GlueTask, folder: Path) -> tuple[dict[str, TextPairs], dict[str, TextPairs]]:
+    """The labelled and the unlabelled parts of a task's folder; UserError on a file that is missing or is no such."""
+    labelled = {name: read_part(task, folder / part.file, labelled=True) for name, part in task.labelled.items()}
+    unlabelled = {name: read_part(task, folder / part.file, labelled=False) for name, part in task.unlabelled.items()}
+    return labelled, unlabelled
+
+
+def read_diagnostic(path: Path) -> TextPairs:
+    """The diagnostic set's rows."""
+    return read_part(DIAGNOSTIC, path, labelled=False)
+
+
+def read_part(task: GlueTask, path: Path, labelled: bool) -> TextPairs:
+    """One file. Rows of labelled files that have no names are called by their number, from 0.
+
+    Warns of rows that were left out, with their number: QQP's, as the task says.
+
+    Raises:
+        UserError: naming file and line: no such file, not UTF-8, empty, a column missing in the header, another number
+            of columns than the header has, a label outside the set, a name that occurs twice.
+    """
+    header, rows = _table(task, path, labelled)
+    wanted = [*task.texts, *([task.label] if labelled else [task.row_id])]
+    missing = [column for column in wanted if column not in header]
+    if missing:
+        raise UserError(f"{path}, line 1: no column {missing[0]!r}: its columns are {', '.join(header)}")
+    row_id = header.index(task.row_id) if task.row_id in header else None
+    texts = [header.index(column) for column in task.texts]
+    label = header.index(task.label) if labelled else None
+    ids: dict[str, int] = {}
+    columns: list[list[str]] = [[] for _ in texts]
+    labels: list[str] = []
+    skipped = 0
+    for line, row in rows:
+        if len(row) < len(header) and task.skip_short:
+            skipped += 1
+            continue
+        if len(row) != len(header):
+            raise UserError(f"{path}, line {line}: {len(row)} columns, expected {len(header)}: {', '.join(header)}")
+        name = str(len(ids)) if row_id is None else row[row_id]
+        if name in ids:
+            raise UserError(f"{path}, line {line}: {task.row_id} {name!r} occurs twice, first in line {ids[name]}")
+        ids[name] = line
+        for column, place in zip(columns, texts, strict=True):
+            column.append(row[place])
+        if label is not None:
+            labels.append(row[label])
+            _check_label(task, f"{path}, line {line}", row[label])
+    if not ids:
+        raise UserError(f"{path} has no examples: expected rows of {', '.join(header)}")
+    if skipped:
+        warnings.warn(f"{path}: {skipped} rows have too few columns and are left out", stacklevel=2)
+    return make_pairs(task, str(path), list(ids), columns, labels if labelled else None)
+
+
+def _table(task: GlueTask, path: Path, labelled: bool) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The header, and line number and cells of every row that is not blank; GLUE quotes and escapes nothing."""
+    content = read_text(path, f"{task.name}'s tab-separated rows")
+    lines = ((number, line.removesuffix("\r")) for number, line in enumerate(content.split("\n"), start=1))
+    rows = ((number, line.split("\t")) for number, line in lines if line.strip())
+    if labelled and task.header:
+        return list(task.header), rows
+    return next(rows)[1], rows
+
+
+def _check_label(task: GlueTask, where: str, label: str) -> None:
+    if task.labels:
+        if label not in task.labels:
+            raise UserError(f"{where}: {task.label} {label!r} is none of {', '.join(task.labels)}")
+        return
+    low, high = SCORES
+    try:
+        score = float(label)
+    except ValueError:
+        score = math.nan
+    if not low <= score <= high:
+        raise UserError(f"{where}: {task.label} must be a number from {low:g} to {high:g}, got {label!r}")
+
+
+def make_pairs(
+    task: GlueTask, source: str, ids: list[str], texts: list[list[str]], labels: list[str] | None
+) -> TextPairs:
+    """The rows, with scores as numbers where the task has no classes."""
+    values = [float(label) for label in labels] if labels is not None and not task.labels else labels
+    return TextPairs(source, ids, texts[0], texts[1] if len(texts) == 2 else None, values)

@@ -1,0 +1,75 @@
+"""How tables say scores, shares and sizes, and what stands under each."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from .cells import Row, Summary
+from .options import Options
+
+
+def percent(value: float, spread: float = math.nan) -> str:
+    """A fraction as points with one decimal, with its standard error where there is one."""
+    return f"{100 * value:.1f}" + ("" if math.isnan(spread) else f" ± {100 * spread:.1f}")
+
+
+def signed(points: float) -> str:
+    """A difference in points: +0.4, −1.2; a plain 0.0 where nothing is left after rounding."""
+    rounded = round(points, 1)
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
+
+
+def scored(summary: Summary | None, part: str = "test", metric: str | None = None) -> str:
+    """A cell's mean over seeds ± standard error; "not run" without one."""
+    return "not run" if summary is None else percent(summary.mean(part, metric), summary.spread(part, metric))
+
+
+def share(value: float) -> str:
+    """A share of parameters in per cent, with the digits that small ones need."""
+    return f"{100 * value:.{2 if value < 0.1 else 1}f} %"
+
+
+def times(value: float) -> str:
+    """A total over one model: 1.3×."""
+    return f"{value:.2f}×"
+
+
+def caption(rows: Sequence[Row], options: Options, *said: str) -> str:
+    """Under a table: model, sizes, seeds and machine, then how to read it."""
+    first = rows[0]
+    sizes = sorted({f"{row['sizes']['train']:,}" for row in rows})
+    epochs = ", ".join(map(str, options.epochs))
+    seeds = f"{options.seeds} seed{'s' if options.seeds > 1 else ''}"
+    rates = "; ".join(
+        f"{method} {', '.join(f'{rate:g}' for rate in own)}" for method, own in sorted(options.rates.items())
+    )
+    parts = [
+        f"{first['model']}, {first['device']}, torch {first['versions']['torch']}, {first['precision']}",
+        f"{' or '.join(sizes)} training examples a task, at most {options.max_length} tokens, "
+        f"batch {options.batch_size}",
+        f"{seeds}; learning rates tried: {rates}; epochs: {epochs}",
+        *said,
+    ]
+    diverged = sum(row["diverged"] for row in rows)
+    parts += [f"{diverged} of {len(rows)} runs diverged"] if diverged else []
+    return "\n" + ". ".join(parts) + ".\n"
+
+
+def means(by_method: dict[str, list[Summary]], part: str = "test") -> str:
+    """ "adapters 78.1 (2.70 % trained), full fine-tuning 78.9 (100 %)": means over tasks."""
+    names = {"sizes": "adapters", "top": "top layers", "full": "full fine-tuning", "head": "head only"}
+    return ", ".join(
+        f"{names.get(method, method)} "
+        f"{percent(statistics.fmean(own.mean(part) for own in summaries))} "
+        f"({share(statistics.fmean(own['trained'] / own['base_parameters'] for own in summaries))} trained)"
+        for method, summaries in by_method.items()
+        if summaries
+    )
+
+
+def tasks_of(rows: Sequence[Row]) -> str:
+    """How many there are: 1 task, 3 tasks."""
+    count = len({row["task"] for row in rows})
+    return f"{count} task{'s' if count > 1 else ''}"

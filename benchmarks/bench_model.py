@@ -1,7 +1,0 @@
-"""A transformer with adapters: one training step, one inference forward."""
-
-SUITE = "model"
-
-
-def bench_model(measure):
-    measure()
