@@ -33,7 +33,7 @@ def fused_adapter(
 
     The bottleneck adapter of Houlsby et al. 2019 (arXiv 1902.00751, section 2.1). Where Triton runs, the forward pass
     is one kernel that reads x from memory once and writes y once, and the backward pass is two kernels and a
-    deterministic reduction; elsewhere the same autograd Function computes with PyTorch operations.
+    deterministic reduction; elsewhere the same autograd Function computes with PyTorch operations (ops/eager.py).
 
     Args:
         x: [..., d], float16, bfloat16, float32 or float64, T = product of the leading sizes ≥ 0 tokens. Rows must have

@@ -177,7 +177,7 @@ def schedule_factor(step: int, total_steps: int, warmup_share: float = WARMUP_SH
 def create_scheduler(
     optimizer: torch.optim.Optimizer, total_steps: int, warmup_share: float = WARMUP_SHARE
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """schedule_factor as a scheduler, stepped once an optimiser step; the same as Trainer's "linear"."""
+    """schedule_factor as a scheduler for a loop of your own, stepped once an optimiser step: Trainer's "linear"."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule_factor(step, total_steps, warmup_share))
 
 
@@ -192,6 +192,6 @@ def training_arguments_defaults() -> dict[str, Any]:
         "adam_beta2": ADAM_BETAS[1],
         "adam_epsilon": ADAM_EPSILON,
         "lr_scheduler_type": "linear",
-        "warmup_steps": WARMUP_SHARE,
+        "warmup_steps": WARMUP_SHARE,  # below 1 it is a share of all steps
         "max_grad_norm": MAX_GRAD_NORM,
     }

@@ -157,7 +157,7 @@ def launch_forward(
     up: Linear,
     residual: torch.Tensor | None,
     branch: Branch,
-    keep: Saved,
+    keep: Saved,  # of booleans
     problem: Problem,
 ) -> tuple[torch.Tensor, Saved]:
     """x [T, d] and residual [T, d] or None, unit stride in d; dense weights → y [T, d], and h, slope and z [T, m].

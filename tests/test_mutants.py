@@ -12,7 +12,10 @@ from mutants import MUTANTS
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.slow
+
+def test_every_fault_still_applies():
+    gone = [f"{one.name}: {one.file}" for one in MUTANTS if one.old not in (ROOT / one.file).read_text("utf-8")]
+    assert not gone, f"the lines that these change are gone: {gone}"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +38,7 @@ def run(checkout, mutants):
     return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=900)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_fault_turns_its_test_red(mutant, checkout):
     path = checkout / mutant.file
@@ -50,6 +54,7 @@ def test_fault_turns_its_test_red(mutant, checkout):
     assert done.returncode < 0 or re.search(r"\d+ failed", done.stdout), done.stdout[-2000:]
 
 
+@pytest.mark.slow
 def test_unbroken_the_same_tests_are_green(checkout):
     done = run(checkout, MUTANTS)
     assert done.returncode == 0, done.stdout[-2000:]

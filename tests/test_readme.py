@@ -1,6 +1,10 @@
 """What README and docs/benchmarks.md say: the example runs, tables are the results, commands exist."""
 
+import os
 import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -54,6 +58,15 @@ def test_tables_and_figures_are_the_committed_results():
 def test_a_changed_figure_would_be_seen():
     changed = re.sub(r"(\| adapters \(fused\) \|.*?\| )0\.\d+", r"\g<1>0.999", BENCHMARKS)
     assert changed != BENCHMARKS and render(changed, RESULTS) != changed
+
+
+def test_the_kernels_page_runs_one_kernel():
+    page = (ROOT / "kernels/README.md").read_text("utf-8")
+    code = textwrap.dedent(re.search(r"python - <<'PY'\n(.*?)    PY\n", page, re.S)[1])
+    command, environment = [sys.executable, "-c", code], {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(re.search(r"tensor\((\S+)\)", done.stdout)[1]) < 1e-5
 
 
 def test_its_make_targets_exist():

@@ -50,8 +50,10 @@ def forward_save(
     if _direct(x):
         return _forward_save(x, weights, residual, settings, keep)
     op = torch.ops.adapter_fast.bottleneck_forward_save.default
-    y, *saved = op(x, *weights, residual, settings.add_x, settings.activation, settings.scale, settings.backend, *keep)
-    return y, Saved(*saved)
+    y, h, slope, z = op(
+        x, *weights, residual, settings.add_x, settings.activation, settings.scale, settings.backend, *keep
+    )
+    return y, Saved(h=h, slope=slope, z=z)
 
 
 def backward(dy: Tensor, saved: Saved, weights: Weights, settings: Settings, dtype: torch.dtype, need: Need) -> Grads:
@@ -103,7 +105,7 @@ def _op_forward_save(
 ):
     weights, settings = Weights(w_down, b_down, w_up, b_up), Settings(add_x, activation, scale, backend)
     y, saved = _forward_save(x, weights, residual, settings, Keep(save_h, save_slope, save_z))
-    return _empty(x, y, *saved)
+    return _empty(x, y, saved.h, saved.slope, saved.z)
 
 
 def _op_backward(

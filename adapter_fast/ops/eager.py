@@ -16,8 +16,8 @@ from .call import Grads, Keep, Need, Saved, Settings, Weights
 
 aten = torch.ops.aten
 
-# Tokens of a block: measured on two threads, smaller ones lose more on products than they win on the cache.
-BLOCK_T = 4096
+# Tokens of a chunk: measured on two threads, smaller ones lose more on products than they win on the cache.
+CHUNK_T = 4096
 
 
 # act(z), and act'(z) of ones like z and z.
@@ -102,12 +102,12 @@ def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 def _add_product(rows: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
     """rows + scale · (a · b + bias), block of tokens by block, so that what is copied is still cached when added to."""
-    if rows.shape[0] <= BLOCK_T and rows.is_contiguous():
+    if rows.shape[0] <= CHUNK_T and rows.is_contiguous():
         if bias is None:
             return torch.addmm(rows, a, b, alpha=scale)
         return torch.add(rows, bias, alpha=scale).addmm_(a, b, alpha=scale)
     out = torch.empty_like(rows, memory_format=torch.contiguous_format)
-    for row, part, to in zip(rows.split(BLOCK_T), a.split(BLOCK_T), out.split(BLOCK_T)):
+    for row, part, to in zip(rows.split(CHUNK_T), a.split(CHUNK_T), out.split(CHUNK_T)):
         if bias is None:
             torch.addmm(row, part, b, alpha=scale, out=to)
         else:

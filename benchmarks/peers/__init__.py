@@ -1,1 +1,1 @@
-"""Who computes a whole model: ours, the plain reference, torch.compile, AdapterHub, LoRA, Adapter-L, the bare model."""
+"""Who is measured, on one adapter (op.py, op_peers.py) and on whole models (model.py, model_peers.py)."""

@@ -1,4 +1,7 @@
-"""The kernels' own source under the interpreter: shapes, halos, poison, layouts, every tile, NaN, 64-bit offsets."""
+"""The kernels' own source under the interpreter, y and every gradient against float64 (testing.assert_case).
+
+Shapes, halos, poison, layouts, every tile, NaN, 64-bit offsets. Derivatives: tests/ops/test_autograd.py.
+"""
 
 import subprocess
 import sys
