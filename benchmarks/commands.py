@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from adapter_fast.benchmarks.rows import SUITES
 from adapter_fast.benchmarks.rows.compare import PROVIDERS
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from adapter_fast.benchmarks.runner import Outcome, Run
     from adapter_fast.benchmarks.suites import Bench
 
-SUITES = ("op", "model", "memory", "latency")
 INTERRUPTED = 130
 
 

@@ -349,8 +349,7 @@ def keep_results(file: Path, results: Path) -> list[Path]:
 
     Those of benchmarks/tiles/launches.py go to <device>/launches.json, and to sweep.json where tiles were tried.
     """
-    from adapter_fast.benchmarks.rows import Row, merge, read_rows, write_rows
-    from adapter_fast.benchmarks.suites import SUITES
+    from adapter_fast.benchmarks.rows import SUITES, Row, merge, read_rows, write_rows
     from adapter_fast.measure.machine import slug
 
     written = []

@@ -10,6 +10,7 @@ from adapter_fast.benchmarks.cases.whole_models import ModelCase, latency_cases,
 from adapter_fast.benchmarks.peers.contender import Factory
 from adapter_fast.benchmarks.peers.op import TRAINING
 from adapter_fast.benchmarks.peers.op_peers import op_contenders
+from adapter_fast.benchmarks.rows import SUITES
 from adapter_fast.benchmarks.rows.compare import provider_of
 from adapter_fast.measure.roofline import PHASES, Ceilings, Phase, floor_us
 from adapter_fast.testing import Case
@@ -35,7 +36,6 @@ class Bench:
     rounds: int
 
 
-SUITES = ("op", "model", "memory", "latency")
 HEADLINE = 3  # cases of the op suite that a campaign measures first, with every mode of torch.compile
 
 

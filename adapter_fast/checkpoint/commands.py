@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_line
 from .adapterhub.names import CONFIG_FILE, FILES  # AdapterHub's files, ours among them
 
 
@@ -84,4 +84,4 @@ def _hub_errors(repository: str) -> Iterator[None]:
     try:
         yield
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
-        raise UserError(f"{repository}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{repository}: {first_line(error)}") from error

@@ -10,6 +10,7 @@ import torch
 
 from adapter_fast.benchmarks.rows import ResultsError
 from adapter_fast.benchmarks.rows.provenance import provenance
+from adapter_fast.common.errors import first_line
 from adapter_fast.common.files import write_whole
 from adapter_fast.common.markdown import markdown_table
 from adapter_fast.measure.machine import slug
@@ -35,7 +36,7 @@ def read_demo(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ResultsError(f"{path}: not a demo's results ({str(error).splitlines()[0]})") from error
+        raise ResultsError(f"{path}: not a demo's results ({first_line(error)})") from error
     methods = record.get("methods") if isinstance(record, dict) else None
     if not isinstance(methods, dict) or not set(METHODS) <= set(methods):
         raise ResultsError(f"{path}: not a demo's results: expected the methods {', '.join(METHODS)}")

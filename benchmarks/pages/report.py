@@ -13,11 +13,10 @@ from pathlib import Path
 
 from adapter_fast.benchmarks.pages import paper, suite_tables
 from adapter_fast.benchmarks.pages.demo import copy_demo, demo_table, read_demo
-from adapter_fast.benchmarks.rows import ResultsError, Row, read_rows
+from adapter_fast.benchmarks.rows import SUITES, ResultsError, Row, read_rows
 from adapter_fast.benchmarks.rows.compare import dtypes
 from adapter_fast.benchmarks.rows.provenance import CHECKOUT
 from adapter_fast.benchmarks.shown.figures.plots import FIGURES, digest_of, digest_rows, draw_plots, drawable
-from adapter_fast.benchmarks.suites import SUITES
 from adapter_fast.common.files import write_whole
 
 BLOCK = re.compile(r"(<!-- (?:(table|figure): ([\w-]+)|figures) -->\n)(.*?)(<!-- end -->)", re.S)

@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from adapter_fast.common.errors import first_line
 from adapter_fast.common.files import write_whole
 from adapter_fast.measure.machine import slug
+
+SUITES = ("op", "model", "memory", "latency")
 
 
 class ResultsError(ValueError):
@@ -22,7 +25,7 @@ class Row:
     A provider that could not run has None for its figures and the reason in `note`.
     """
 
-    suite: str  # op, model, memory or latency
+    suite: str  # one of SUITES
     case: str
     provider: str
     phase: str  # forward, backward, forward+backward or step
@@ -72,7 +75,7 @@ def read_rows(path: Path) -> list[Row]:
     try:
         records = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ResultsError(f"{path}: not a results file ({str(error).splitlines()[0]})") from error
+        raise ResultsError(f"{path}: not a results file ({first_line(error)})") from error
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise ResultsError(f"{path}: expected a list of rows, got {type(records).__name__}")
     for number, record in enumerate(records):

@@ -20,10 +20,10 @@ from adapter_fast.benchmarks.cases import case_name, memory_cases, op_cases
 from adapter_fast.benchmarks.peers.contender import Unavailable
 from adapter_fast.benchmarks.peers.op import TRAINING, LocalOp, input_sets
 from adapter_fast.benchmarks.peers.op_peers import op_contenders
-from adapter_fast.benchmarks.rows import NAMES, ResultsError, Row, merge, path_of, read_rows, write_rows
+from adapter_fast.benchmarks.rows import NAMES, SUITES, ResultsError, Row, merge, path_of, read_rows, write_rows
 from adapter_fast.benchmarks.rows.provenance import provenance
 from adapter_fast.benchmarks.runner import Run, WrongResult
-from adapter_fast.benchmarks.suites import SUITES, Bench, benches, campaign
+from adapter_fast.benchmarks.suites import Bench, benches, campaign
 from adapter_fast.benchmarks.tiles import ncu
 from adapter_fast.common.files import write_whole
 from adapter_fast.measure.roofline import Ceilings

@@ -170,12 +170,13 @@ PHASES = ("forward", "dx", "expand", "weight_grad")
 
 
 def distinct_tiles():
-    from adapter_fast.benchmarks.tiles.aot.cases import ARCHITECTURES, BOTTLENECKS, DTYPES
+    from adapter_fast.benchmarks.tiles.aot.cases import BOTTLENECKS, DTYPES
+    from adapter_fast.benchmarks.tiles.aot.targets import ARCHS
     from adapter_fast.kernels.tiles import Problem, select_tiles
 
     found = {}
     size = {"bf16": 2, "fp16": 2, "fp32": 4}
-    for arch, (x, w, precision), m, aligned in product(ARCHITECTURES, DTYPES, BOTTLENECKS, (True, False)):
+    for arch, (x, w, precision), m, aligned in product(ARCHS, DTYPES, BOTTLENECKS, (True, False)):
         problem = Problem(1024, m, size[x], size[w], precision, arch, aligned=aligned)
         chosen = tuple(select_tiles(phase, problem) for phase in PHASES)
         # Warps and stages mean nothing to the interpreter.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...common.directories import read_json
+from ...common.errors import first_line
 from ...config import AdapterConfig
 from ..record import (
     FORMAT_VERSION,
@@ -131,7 +132,7 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         tensors = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises a dozen types, and a refused one UnpicklingError
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ValueError(f"{path} cannot be read as tensors alone, truncated or unsafe: {reason[:200]}") from None
     if not isinstance(tensors, dict) or not all(isinstance(key, str) for key in tensors):
         raise ValueError(f"{path} must hold tensors by name, it holds {type(tensors).__name__}")

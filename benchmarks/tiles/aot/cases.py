@@ -23,7 +23,6 @@ from adapter_fast.kernels.tiles import converted, select_tiles
 if TYPE_CHECKING:
     from adapter_fast.kernels.blocks import Linear
 
-ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 HIDDEN = (768, 1024, 4096)
 BOTTLENECKS = (16, 32, 64, 128, 256, 512)
 # (d, m, aligned): whole tiles, rows that start anywhere, tiles with masked columns, rows of m that are no 16 bytes.
