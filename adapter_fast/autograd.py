@@ -114,12 +114,13 @@ class TransformableAdapterFunction(torch.autograd.Function):
     @staticmethod
     @torch._disable_dynamo
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
-        if any(dim is not None for dim in in_dims[1:5]):
+        x_dim, *weight_dims, residual_dim = in_dims[: len(in_dims) - len(Settings._fields)]
+        if any(dim is not None for dim in weight_dims):
             calls = (TransformableAdapterFunction.apply(*_at(index, in_dims, args)) for index in range(info.batch_size))
             return torch.stack(list(calls)), 0
         x, w_down, b_down, w_up, b_up, residual, *settings = args
-        x = _first(x, in_dims[0], info.batch_size)
-        residual = None if residual is None else _first(residual, in_dims[5], info.batch_size)
+        x = _first(x, x_dim, info.batch_size)
+        residual = None if residual is None else _first(residual, residual_dim, info.batch_size)
         return TransformableAdapterFunction.apply(x, w_down, b_down, w_up, b_up, residual, *settings), 0
 
 

@@ -14,10 +14,18 @@ import triton.language as tl
 from .launch import Launch, dtypes
 from .shapes import Problem
 
+
+class Tile(NamedTuple):
+    """Partial sums that one program reads at once."""
+
+    rows: int
+    columns: int
+
+
 # Slots of the weights are few and wide, those of the biases, one a tile of tokens, many and narrow: a program each way
 # reads 8 to 16 KB at once, and the longest sum still has programs enough to fill the memory system.
-FEW, MOST_FEW = (16, 128), 32
-MANY = (256, 16)
+FEW, MOST_FEW = Tile(16, 128), 32
+MANY = Tile(256, 16)
 
 
 @triton.jit
@@ -82,17 +90,21 @@ def reduce_kernel(
             reduce_columns(tile, dw_up_ptr, dw_up_out_ptr, slots, M * D, scale, BLOCK_R, BLOCK_N)
 
 
-def tile_of(rows: int) -> tuple[int, int]:
-    """Rows and columns that one program reads at once, of partial sums with so many rows."""
+def tile_of(rows: int) -> Tile:
+    """The tile for partial sums with so many rows."""
     return FEW if rows <= MOST_FEW else MANY
 
 
 @cache
-def _launch(
-    problem: Problem, weights: tuple[int, int], biases: tuple[int, int], given: tuple[torch.dtype | None, ...]
-) -> Launch:
-    constants = {"UNIT_D": problem.unit, "UNIT_M": problem.unit_m}
-    constants |= dict(zip(("BLOCK_R", "BLOCK_N", "BIAS_R", "BIAS_N"), (*weights, *biases)))
+def _launch(problem: Problem, weights: Tile, biases: Tile, given: tuple[torch.dtype | None, ...]) -> Launch:
+    constants = {
+        "UNIT_D": problem.unit,
+        "UNIT_M": problem.unit_m,
+        "BLOCK_R": weights.rows,
+        "BLOCK_N": weights.columns,
+        "BIAS_R": biases.rows,
+        "BIAS_N": biases.columns,
+    }
     return Launch(reduce_kernel, constants, {"num_warps": 4}, problem.aligned)
 
 
@@ -126,7 +138,7 @@ def launch_reduce(partial: Partial, scale: float, dtype: torch.dtype, problem: P
         "db_down_out_ptr": grads.db_down,
         "db_up_out_ptr": grads.db_up,
     }
-    columns = {2: weights[1], 1: biases[1]}
+    columns = {2: weights.columns, 1: biases.columns}
     _launch(problem, weights, biases, dtypes(tensors))(
         sum(-(-grad.numel() // columns[grad.dim()]) for grad in grads if grad is not None),
         **tensors,

@@ -62,7 +62,7 @@ def ruled(phase: Phase, problem: Problem) -> LaunchConfig:
     table = TABLES[kind(problem)] | DEPARTURES.get((family(problem.arch), kind(problem)), {})
     M = padded(problem.M)
     if phase == "expand":
-        tiles = -(-problem.D // table["expand"][1])
+        tiles = -(-problem.D // LaunchConfig("split", *table["expand"]).BLOCK_D)
         return _split(table, "expand", tiles, problem)
     if phase == "weight_grad":
         M = min(M, max(m for name, m in (key for key in table if isinstance(key, tuple)) if name == phase))
@@ -71,7 +71,7 @@ def ruled(phase: Phase, problem: Problem) -> LaunchConfig:
         phase = "dx"
     config = _config(table, phase, M)
     if config is None:
-        return _split(table, down, -(-M // table[down][2]), problem)
+        return _split(table, down, -(-M // LaunchConfig("split", *table[down]).BLOCK_M), problem)
     if phase == "weight_grad":
         return config
     config = _fitted(config, _config(table, f"{phase} narrow", M), problem)
@@ -80,7 +80,10 @@ def ruled(phase: Phase, problem: Problem) -> LaunchConfig:
 
 def _config(table: dict[object, tuple[int, ...]], phase: str, M: int) -> LaunchConfig | None:
     row = table.get((phase, M), ())
-    return LaunchConfig("fused", row[0], row[1], M, row[2], row[3]) if row else None
+    if not row:
+        return None
+    block_t, block_d, num_warps, num_stages = row
+    return LaunchConfig("fused", block_t, block_d, M, num_warps, num_stages)
 
 
 def _split(table: dict[object, tuple[int, ...]], name: str, tiles: int, problem: Problem) -> LaunchConfig:

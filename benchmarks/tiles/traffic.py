@@ -266,7 +266,7 @@ def _reduce(launches: Sequence[Traffic], problem: Problem, T: int) -> Traffic:
     s = sizes(problem, T)
     slots = sum(one.slots for one in launches)
     read = 0 if slots <= usable_cache(problem) else slots
-    steps = max(-(-one.rows // tile_of(one.rows)[0]) for one in launches)
+    steps = max(-(-one.rows // tile_of(one.rows).rows) for one in launches)
     return Traffic("reduce", None, problem.sms, read, 2 * s.W + s.biases, slots, slots // SUM_BYTES, steps)
 
 
