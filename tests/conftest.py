@@ -55,6 +55,18 @@ def healthy_gpu(request: pytest.FixtureRequest):
             os._exit(1)
 
 
+@pytest.fixture(autouse=True)
+def environment_as_before():
+    """A test that leaves another backend behind would have the next ones test something else."""
+    before = _environment()
+    yield
+    assert _environment() == before, "the test left the environment changed"
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(("TRITON_INTERPRET", "ADAPTER_FAST"))}
+
+
 @pytest.fixture(params=["triton-interpreter", "torch"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each backend that a CPU has, in turn."""

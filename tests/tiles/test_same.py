@@ -102,8 +102,7 @@ def test_the_command_is_green_for_the_same_source_and_red_for_another(tmp_path):
         (("--write", "x.json", "--filter", "nothing"), "no case's name contains 'nothing'"),
     ],
 )
-def test_wrong_calls_are_told_in_a_line(words, said, capsys):
-    with pytest.raises(SystemExit) as ended:
-        same.main(list(words))
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith(said)
+def test_wrong_calls_are_told_in_a_line(words, said):
+    done = run(*words)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(said)
