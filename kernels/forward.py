@@ -169,11 +169,14 @@ def launch_forward(
     config = select_tiles("forward", problem)
     split = config.form == "split"
     y = x.new_empty((T, D))
-    h, slope, z = (x.new_empty((T, M)) if kept else None for kept in (keep.h or split, keep.slope, keep.z))
-    saved = Saved(h if keep.h else None, slope, z)
+    h = x.new_empty((T, M)) if keep.h or split else None
+    slope = x.new_empty((T, M)) if keep.slope else None
+    z = x.new_empty((T, M)) if keep.z else None
+    made = Saved(h, slope, z)
+    saved = made if h is None or keep.h else Saved(None, slope, z)
     if T == 0:
         return y, saved
-    tensors, numbers = arguments(x, down, up, residual, branch.scale, None if split else y, Saved(h, slope, z))
+    tensors, numbers = arguments(x, down, up, residual, branch.scale, None if split else y, made)
     if config.form in OPTIONAL_FORMS:
         launcher(config.form)(tensors, numbers, branch.activation, config, problem)
         return y, saved

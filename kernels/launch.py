@@ -17,7 +17,7 @@ from .shapes import LaunchConfig, Problem
 
 
 class Branch(NamedTuple):
-    """What stands around the two products: act, and the factor before the residual sum."""
+    """What stands around the two products: act, and the factor before the residual sum. A call's own Settings serve."""
 
     activation: str
     scale: float
@@ -80,7 +80,7 @@ def prepare(
 
 def dtypes(tensors: dict[str, torch.Tensor | None]) -> tuple[torch.dtype | None, ...]:
     """What the binding of a kernel's tensors depends on, besides their alignment; None for one that is not there."""
-    return tuple(None if tensor is None else tensor.dtype for tensor in tensors.values())
+    return (*[None if tensor is None else tensor.dtype for tensor in tensors.values()],)  # faster than a generator
 
 
 def acc_dtype(problem: Problem) -> tl.dtype:

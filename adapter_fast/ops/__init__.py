@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..checks import PLAIN, check_saved
 from . import eager, launch
-from .call import Grads, Keep, Need, Saved, Settings, Weights
+from .call import NOTHING, Grads, Keep, Need, Saved, Settings, Weights
 from .explain import describe
 from .layout import as_rows, bottleneck
 
@@ -38,7 +38,7 @@ torch.library.define(
 def forward(x: Tensor, weights: Weights, residual: Tensor | None, settings: Settings) -> Tensor:
     """y [..., d]."""
     if _direct(x):
-        return _forward_save(x, weights, residual, settings, Keep())[0]
+        return _forward_save(x, weights, residual, settings, NOTHING)[0]
     op = torch.ops.adapter_fast.bottleneck_forward.default
     return op(x, *weights, residual, settings.add_x, settings.activation, settings.scale, settings.backend)
 
@@ -81,7 +81,9 @@ def _forward_save(
 
 def _backward(dy: Tensor, saved: Saved, weights: Weights, settings: Settings, dtype: torch.dtype, need: Need) -> Grads:
     m = bottleneck(saved.h, saved.z, weights.w_up)
-    check_saved(dy, m, dtype, **saved._asdict(), **weights._replace(b_up=None)._asdict())
+    x, h, slope, z = saved
+    w_down, b_down, w_up, _ = weights
+    check_saved(dy, m, dtype, x=x, h=h, slope=slope, z=z, w_down=w_down, b_down=b_down, w_up=w_up)
     run = eager.backward if settings.backend == "torch" else launch.backward
     rows = saved if saved.x is None else saved._replace(x=as_rows(saved.x))
     grads = run(as_rows(dy), rows, weights, settings, dtype, need)
@@ -97,7 +99,7 @@ def _empty(like: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
 
 def _op_forward(x, w_down, b_down, w_up, b_up, residual, add_x, activation, scale, backend):
     settings = Settings(add_x, activation, scale, backend)
-    return _forward_save(x, Weights(w_down, b_down, w_up, b_up), residual, settings, Keep())[0]
+    return _forward_save(x, Weights(w_down, b_down, w_up, b_up), residual, settings, NOTHING)[0]
 
 
 def _op_forward_save(

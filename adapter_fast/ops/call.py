@@ -34,6 +34,9 @@ class Keep(NamedTuple):
     z: bool = False
 
 
+NOTHING = Keep()
+
+
 class Saved(NamedTuple):
     """What a backward reads besides dy and the weights: x [..., d], and what was kept, [T, m] each, or None."""
 

@@ -34,10 +34,10 @@ def forward(
     setting = kernels("tiles").converted("forward", setting)
     if setting.w_bytes != w_down.element_size():
         w_down, w_up = w_down.to(x.dtype), w_up.to(x.dtype)
-    linear, branch = kernels("blocks").Linear, kernels("launch").Branch(settings.activation, settings.scale)
+    linear = kernels("blocks").Linear
     down, up = linear(w_down, bias_of(weights.b_down)), linear(w_up, bias_of(weights.b_up))
     with _on(x.device):
-        y, saved = kernels("forward").launch_forward(rows, down, up, added, branch, keep, setting)
+        y, saved = kernels("forward").launch_forward(rows, down, up, added, settings, keep, setting)
     return y if x.dim() == 2 else y.view(x.shape), Saved(h=saved.h, slope=saved.slope, z=saved.z)
 
 
@@ -63,11 +63,10 @@ def backward(dy: Tensor, saved: Saved, weights: Weights, settings: Settings, dty
         if need.dz:
             blocks = kernels("blocks")
             down, read = blocks.Linear(w_down, bias_of(weights.b_down)), blocks.Saved(h, slope, z)
-            branch = kernels("launch").Branch(settings.activation, settings.scale)
             wanted = backward.Wanted(
                 dx=need.x, add_dy=settings.add_x, h=need.w_up and h is None, dz=need.w_down, db_down=need.b_down
             )
-            made = backward.launch_dx(dy, x, read, down, w_up, branch, wanted, setting)
+            made = backward.launch_dx(dy, x, read, down, w_up, settings, wanted, setting)
             h = h if made.h is None else made.h
         if need.w_down or need.w_up:
             sums = backward.launch_weight_grad(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from adapter_fast.kernels.shapes import LaunchConfig, Problem
+    from adapter_fast.kernels.shapes import Problem
 
 # The interpreter runs the tiles of this architecture, with few programs so that tests stay quick.
 INTERPRETED = ("sm_90", 8)
@@ -37,37 +37,23 @@ def _device(index: int) -> tuple[str, int]:
     return arch, properties.multi_processor_count
 
 
-class _Key(NamedTuple):
-    """All that a Problem is made from."""
-
-    device: int
-    dtype: torch.dtype
-    weight_dtype: torch.dtype
-    d: int
-    m: int
-    tokens: int
-    precision: str
-    aligned: bool
-    optional: tuple[str, ...]
-    forced: tuple[tuple[str, LaunchConfig], ...]
-
-
 @cache
-def _problem(key: _Key) -> Problem:
-    arch, sms = INTERPRETED if key.device < 0 else _device(key.device)
+def _problem(key: tuple[Any, ...]) -> Problem:
+    index, dtype, weight_dtype, d, m, tokens, precision, aligned, optional, forced = key
+    arch, sms = INTERPRETED if index < 0 else _device(index)
     return kernels("shapes").Problem(
-        D=key.d,
-        M=key.m,
-        x_bytes=key.dtype.itemsize,
-        w_bytes=key.weight_dtype.itemsize,
-        precision=key.precision,
+        D=d,
+        M=m,
+        x_bytes=dtype.itemsize,
+        w_bytes=weight_dtype.itemsize,
+        precision=precision,
         arch=arch,
         sms=sms,
-        aligned=key.aligned,
-        tokens=key.tokens,
-        device=key.device,
-        optional=key.optional,
-        forced=key.forced,
+        aligned=aligned,
+        tokens=tokens,
+        device=index,
+        optional=optional,
+        forced=forced,
     )
 
 
@@ -96,17 +82,6 @@ def problem(
                 if tensor.shape[1] == d:  # rows of the hidden size; those of the bottleneck are dense, whatever m
                     strides |= tensor.stride(0)
         aligned = addresses % 16 == 0 and strides % unit == 0
-    return _problem(
-        _Key(
-            index,
-            dtype,
-            weight_dtype,
-            d,
-            m,
-            tiles.bucket(T),
-            "ieee" if exact else "tf32",
-            aligned,
-            kernels("offers").requested_forms(),
-            tiles.forced_choices(),
-        )
-    )
+    precision, bucket = "ieee" if exact else "tf32", tiles.bucket(T)
+    optional, forced = kernels("offers").requested_forms(), tiles.forced_choices()
+    return _problem((index, dtype, weight_dtype, d, m, bucket, precision, aligned, optional, forced))
