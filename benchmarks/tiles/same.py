@@ -84,12 +84,13 @@ def digests(archs: list[str], part: str, stage: str) -> dict[str, str]:
 
 
 def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """A line for each case of today that was other code before, or was not there."""
-    return [
+    """A line for each case that is other code now, was not there, or is there no longer."""
+    changed = [
         f"{name}: {'other code' if name in before else 'not there before'}"
         for name, value in after.items()
         if before.get(name) != value
     ]
+    return changed + [f"{name}: no longer there" for name in before.keys() - after.keys()]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -113,14 +114,16 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--against must name what --write kept, got {options.against}")
     os.environ.pop("TRITON_INTERPRET", None)  # interpreted functions cannot be compiled
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-    found = digests(options.arch or ["sm_80", "sm_90"], options.filter, options.stage)
+    archs = options.arch or ["sm_80", "sm_90"]
+    found = digests(archs, options.filter, options.stage)
     if not found:
         parser.error(f"no case's name contains {options.filter!r}")
     if options.write:
         print(f"wrote {len(found)} digests: {write_json(options.write, found)}")
     if not options.against:
         return 0
-    changed = differences(before, found)
+    asked = {name: value for name, value in before.items() if name.split()[0] in archs and options.filter in name}
+    changed = differences(asked, found)
     print("\n".join([*changed, f"{len(found)} cases compared, {len(changed)} differ ({options.stage})"]))
     return 1 if changed else 0
 

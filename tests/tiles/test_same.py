@@ -70,9 +70,9 @@ def test_other_code_counts(text, stage, old, new):
     assert same.cleaned(text.replace(old, new), stage) != same.cleaned(text, stage)
 
 
-def test_a_case_that_changed_or_came_is_named():
+def test_a_case_that_changed_or_came_or_went_is_named():
     before, after = {"a": "1", "b": "2", "gone": "3"}, {"a": "1", "b": "4", "c": "5"}
-    assert same.differences(before, after) == ["b: other code", "c: not there before"]
+    assert same.differences(before, after) == ["b: other code", "c: not there before", "gone: no longer there"]
 
 
 def run(*words):
@@ -88,7 +88,8 @@ def test_the_command_is_green_for_the_same_source_and_red_for_another(tmp_path):
     digests = json.loads(kept.read_text())
     assert digests and all(name.startswith("sm_90 expand y") for name in digests)
     first = next(iter(digests))
-    kept.write_text(json.dumps(digests | {first: "of other code"}))
+    elsewhere = {"sm_80 expand y": "of an architecture that is not asked for", "sm_90 forward": "of another name"}
+    kept.write_text(json.dumps(digests | elsewhere | {first: "of other code"}))
     done = run(*words, "--against", str(kept))
     assert done.returncode == 1
     assert done.stdout.splitlines() == [f"{first}: other code", f"{len(digests)} cases compared, 1 differ (ptx)"]
