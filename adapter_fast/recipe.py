@@ -6,15 +6,35 @@ Constants name their source: the paper's section, or a file of its code, google-
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from .placement.container import CHILD, uncompiled_name
 from .placement.families import HEAD
-from .placement.sites import family_of, find_layers, head_parameters, is_norm, layer_norm_parameters
-from .placement.state import activate, claim, find_state, refuse_wrapped, require_state, unwrap
+from .placement.masters import convert_to_masters
+from .placement.sites import (
+    family_of,
+    find_layers,
+    head_parameters,
+    is_norm,
+    layer_norm_parameters,
+    new_parameters,
+    pretrained_parts,
+)
+from .placement.state import (
+    activate,
+    claim,
+    find_state,
+    refuse_quantised,
+    refuse_shared,
+    refuse_wrapped,
+    require_state,
+    unwrap,
+)
+from .placement.walk import CHILD, base_parameters, uncompiled_name
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -29,13 +49,48 @@ ADAM_BETAS = (0.9, 0.999)  # adapter-bert optimization.py
 ADAM_EPSILON = 1e-6  # adapter-bert optimization.py; unlike torch's AdamW its Adam has no bias correction
 
 
-def _head_of(model: nn.Module) -> list[str]:
-    head = head_parameters(model)
-    if not head:
+def _head_of(model: nn.Module, named: bool | Sequence[str] = True) -> list[str]:
+    """The head's parameters: what a task makes anew, or those that are named."""
+    if isinstance(named, bool):
+        head = list(dict.fromkeys([*head_parameters(model), *new_parameters(model)])) if named else []
+    else:
+        head = _named_parameters(model, named)
+    _refuse_random(model, head, named)
+    if named is not False and not head:
         raise ValueError(
             f"{type(model).__name__} has no task head ({', '.join(HEAD)}): pass head=False, or a model with one"
         )
     return head
+
+
+def _named_parameters(model: nn.Module, named: Sequence[str]) -> list[str]:
+    """The parameters with these names, or inside modules with these names."""
+    if isinstance(named, str) or not all(isinstance(name, str) for name in named):
+        raise TypeError(f"head must be True, False or a list of names of modules or parameters, got {named!r}")
+    found: dict[str, None] = {}
+    for name in named:
+        inside = [key for key, _ in base_parameters(model) if key == name or key.startswith(f"{name}.")]
+        if not inside:
+            raise ValueError(f"head names {name!r}, and {type(model).__name__} has no such module or parameter")
+        found |= dict.fromkeys(inside)
+    return list(found)
+
+
+def _refuse_random(model: nn.Module, head: list[str], named: bool | Sequence[str]) -> None:
+    """Raise, or where the user left the head out warn, about what the checkpoint lacked and nothing trains."""
+    new = new_parameters(model)
+    if isinstance(named, bool):
+        parts = tuple(f"{part}." for part in pretrained_parts(model))
+        lost = [name for name in new if name.startswith(parts)]
+    else:
+        lost = [name for name in new if name not in head]
+    if lost:
+        raise ValueError(
+            f"the checkpoint of {type(model).__name__} lacked {lost[0]} ({len(lost)} such), which would stay as "
+            f"random as it was drawn: expected a checkpoint with it, or head with its name"
+        )
+    if named is False and new:
+        warnings.warn(f"head=False leaves {new[0]} ({len(new)} such) frozen as randomly drawn", stacklevel=4)
 
 
 def _train_only(model: nn.Module, names: set[str]) -> None:
@@ -43,35 +98,47 @@ def _train_only(model: nn.Module, names: set[str]) -> None:
         parameter.requires_grad_(uncompiled_name(name) in names)
 
 
-def train_adapters(model: Model, name: str = "default", *, layer_norms: bool = True, head: bool = True) -> Model:
+def train_adapters(
+    model: Model,
+    name: str = "default",
+    *,
+    layer_norms: bool = True,
+    head: bool | Sequence[str] = True,
+    master_weights: bool = True,
+) -> Model:
     """Freeze the model but the named adapter, all LayerNorms and the head, and activate the adapter (section 2).
 
     LayerNorms are the encoder's, the embeddings' included; where the adapter's `layers` leaves layers out, those that
     run behind the lowest adapter, so that the backward pass ends there. The head is what a task newly initialises
-    (RoBERTa's and ELECTRA's classifier.dense and DistilBERT's pre_classifier included); the pooler stays frozen, as in
-    adapter-bert.
-    LayerNorms and head trained so belong to this adapter: save_adapters stores them, set_adapter switches them, and
-    remove_adapters gives back their values from before.
+    (RoBERTa's and ELECTRA's classifier.dense and DistilBERT's pre_classifier included), and whatever else
+    from_pretrained did not find in the checkpoint; a pooler that it found stays frozen, as in adapter-bert.
+    The LayerNorms and the head that train are this adapter's own parameters, in the places of the base's while it is
+    active: save_adapters stores them, set_adapter switches them, and remove_adapters gives back the base's.
 
     Args:
         model: a model with an adapter of this name.
         name: the adapter to train.
         layer_norms: False leaves the LayerNorms frozen.
-        head: False leaves the head frozen; needed for a model without one.
+        head: False leaves the head frozen; needed for a model without one. Names of modules or parameters train these.
+        master_weights: LayerNorms and head of a 16-bit base train in float32, and their modules go on computing in
+            their input's dtype; False trains them in 16 bit, where small updates are lost.
 
     Returns:
         The model itself, changed in place; unchanged where an error is raised.
 
     Raises:
-        ValueError: no adapter of this name, head=True on a model without a known head, or a model wrapped already.
+        ValueError: no adapter of this name, head=True on a model without a known head, a quantised parameter among
+            what would train, a parameter outside of the head that the checkpoint lacked, or a model wrapped already.
     """
     refuse_wrapped(model, "train_adapters")
     base = unwrap(model)
     state = require_state(base, name)
     own = layer_norm_parameters(base, state.configs[name]) if layer_norms else []
-    own += _head_of(base) if head else []
+    own = list(dict.fromkeys([*own, *_head_of(base, head)]))
+    refuse_quantised(base, own)
+    refuse_shared(base, own)
     activate(base, state, name)
-    claim(base, state, name, own)
+    claim(base, state, name, own, master_weights)
     within = f".{CHILD}.adapters.{name}."
     adapter = [uncompiled_name(parameter) for parameter, _ in base.named_parameters() if within in parameter]
     _train_only(base, {*adapter, *own})
@@ -84,11 +151,20 @@ def _refuse_adapters(model: nn.Module, function: str) -> None:
         raise ValueError(f"{function} is a baseline without adapters: remove {state.names()} first")
 
 
+def _train_baseline(model: nn.Module, names: set[str]) -> None:
+    refuse_quantised(model, names)
+    convert_to_masters(model, names)
+    _train_only(model, names)
+
+
 def train_head_only(model: Model) -> Model:
-    """Freeze the model but its head: a baseline. Returns the model; ValueError without a head or with adapters."""
+    """Freeze the model but its head: a baseline. Returns the model; ValueError without a head or with adapters.
+
+    In this and the other baselines what trains of a 16-bit model becomes float32 for good, and computes in 16 bit.
+    """
     base = unwrap(model)
     _refuse_adapters(base, "train_head_only")
-    _train_only(base, set(_head_of(base)))
+    _train_baseline(base, set(_head_of(base)))
     return model
 
 
@@ -96,7 +172,7 @@ def train_layer_norms(model: Model) -> Model:
     """Freeze the model but all LayerNorms and the head: a baseline (section 3.4). Returns the model; as above."""
     base = unwrap(model)
     _refuse_adapters(base, "train_layer_norms")
-    _train_only(base, {*layer_norm_parameters(base), *_head_of(base)})
+    _train_baseline(base, {*layer_norm_parameters(base), *_head_of(base)})
     return model
 
 
@@ -126,7 +202,7 @@ def train_top_layers(model: Model, layers: int) -> Model:
         raise ValueError(f"train_top_layers needs one stack of layers of their own, {type(base).__name__} has others")
     names = [name for name, _ in base.named_parameters()]
     first = next(i for i, name in enumerate(names) if name.startswith(f"{stack[-layers]}."))
-    _train_only(base, {*names[first:], *head})
+    _train_baseline(base, {*names[first:], *head})
     return model
 
 
@@ -134,7 +210,7 @@ def train_all(model: Model) -> Model:
     """Train every parameter: full fine-tuning, a baseline. Returns the model; ValueError with adapters."""
     base = unwrap(model)
     _refuse_adapters(base, "train_all")
-    _train_only(base, {name for name, _ in base.named_parameters()})
+    _train_baseline(base, {name for name, _ in base.named_parameters()})
     return model
 
 

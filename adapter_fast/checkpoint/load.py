@@ -15,8 +15,18 @@ from ..common.directories import read_json, resolve
 from ..config import AdapterConfig
 from ..placement.container import site_of
 from ..placement.inject import add_adapters, check_new_name, remove_adapters
-from ..placement.sites import Site, find_sites, head_parameters, layer_norm_parameters, model_type_of
-from ..placement.state import activate, find_state, park, refuse_wrapped, require_state, unwrap
+from ..placement.masters import master_dtype
+from ..placement.sites import (
+    Site,
+    find_sites,
+    head_parameters,
+    layer_norm_parameters,
+    model_type_of,
+    new_parameters,
+)
+from ..placement.state import activate, find_state, give, refuse_wrapped, require_state, unwrap
+from ..placement.tuned import base_parameter
+from ..placement.walk import base_modules
 from .adapterhub.read import is_adapterhub, read_adapterhub, refuse_other_kinds
 from .record import (
     CONFIG_FILE,
@@ -90,7 +100,7 @@ def load_adapters(
     if layer_norms:
         kept |= _base_values(base, tensors, "layer_norm", record.layer_norms, layer_norm_parameters(base), where)
     if head:
-        kept |= _base_values(base, tensors, "head", record.head, head_parameters(base), where)
+        kept |= _base_values(base, tensors, "head", record.head, [*head_parameters(base), *new_parameters(base)], where)
     _put_in(base, name, config, record, sites, tensors, kept)
     return model
 
@@ -114,8 +124,9 @@ def _put_in(
             holder: Any = site_of(site.module)
             adapter = holder.adapters[name].to(getattr(torch, record.dtype))
             adapter.load_state_dict({part: tensors[f"adapter.{key}.{part}"] for part in adapter.state_dict()})
+            adapter.requires_grad_(False)
         activate(base, state, None)
-        park(base, state, name, kept)
+        give(base, state, name, kept)
         activate(base, state, name)
     except BaseException:
         remove_adapters(base, name)
@@ -126,7 +137,7 @@ def _put_in(
 
 def _with_literal_targets(model: nn.Module, path: Path, record: Record, config: AdapterConfig) -> AdapterConfig:
     """The same modules by their names: a file's regular expression, which could run for ever, is not run."""
-    names = {without_prefix(model, module): module for module, _ in model.named_modules()}
+    names = {without_prefix(model, module): module for module, _ in base_modules(model)}
     missing = next((site for site in record.sites if site not in names), None)
     if missing is not None or not record.sites:
         raise ValueError(f"{path} is for the module {missing!r}, which the model has not")
@@ -164,8 +175,10 @@ def _base_values(
                 continue
             option = "layer_norms" if part == "layer_norm" else part
             raise ValueError(f"{where} has {part}.{key}, which the model has not: pass {option}=False to leave it out")
-        parameter = model.get_parameter(names[key])
-        check_extent(f"{part}.{key}", stored_value, parameter.shape, parameter.dtype, str(where))
+        parameter = base_parameter(model, names[key])
+        master = master_dtype(parameter.dtype)
+        expected = parameter.dtype if stored_value.dtype == parameter.dtype else master
+        check_extent(f"{part}.{key}", stored_value, parameter.shape, expected, str(where))
         values[names[key]] = stored_value
     return values
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Form
-
-CHILD = "adapter_site"  # its name inside the hooked module; the base's own state-dict keys stay as they are
-INLET = "adapter_inlet"  # the name of the inlet inside the module whose input a parallel adapter reads
+from .masters import run_with_masters
+from .walk import CHILD, INLET, base_modules
 
 
 class Inlet(nn.Module):
@@ -118,7 +117,7 @@ def _adapted(module: nn.Module, site: Any, adapter: Any, form: Form, args: tuple
     if form == "output":
         return adapter(output)
     if form == "norm":
-        return module.forward(adapter(output, args[0]))
+        return run_with_masters(module, adapter(output, args[0]))
     return adapter(site._modules[INLET].take(), output)
 
 
@@ -192,14 +191,4 @@ def site_of(module: nn.Module) -> AdapterSite | None:
 
 def sites_in(model: nn.Module) -> dict[str, AdapterSite]:
     """Every site in the model by its hooked module's name, in the model's order."""
-    return {name: site for name, module in model.named_modules() if (site := site_of(module)) is not None}
-
-
-def uncompiled_name(name: str) -> str:
-    """A module's or parameter's name without torch.compile's wrappers around single layers."""
-    return name.replace("_orig_mod.", "")
-
-
-def is_ours(name: str) -> bool:
-    """Whether a module's or parameter's name lies in a site or inlet."""
-    return not {CHILD, INLET}.isdisjoint(name.split("."))
+    return {name: site for name, module in base_modules(model) if (site := site_of(module)) is not None}

@@ -11,10 +11,12 @@ from torch import nn
 
 from ..adapter import FusedAdapter, ReferenceAdapter
 from ..config import AdapterConfig
-from .container import INLET, AdapterSite, Inlet, attach, attach_inlet, detach, detach_inlet, site_of, sites_in
+from .container import AdapterSite, attach, attach_inlet, detach, detach_inlet, site_of, sites_in
+from .loading import prepare_loading
 from .sharded import agree, refuse_fully_sharded
 from .sites import Site, find_sites
-from .state import ATTRIBUTE, AdapterState, activate, find_state, refuse_wrapped, require_state, unwrap
+from .state import AdapterState, activate, drop, find_state, refuse_wrapped, require_state, unwrap
+from .walk import INLET, STATE, base_modules, base_parameters, remove_loading_hook
 
 Model = TypeVar("Model", bound=nn.Module)
 _IMPLEMENTATIONS: dict[str, type[FusedAdapter] | type[ReferenceAdapter]] = {
@@ -90,7 +92,7 @@ def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> 
 
     Returns:
         The model itself, changed in place; unchanged where an error is raised. What trains is for train_adapters to
-        say: until then the new adapter's parameters ask for gradients.
+        say: until then a first adapter's parameters ask for gradients, and a later one's do not.
 
     Raises:
         TypeError, ValueError: a bad or taken name, a config that is no AdapterConfig, or a model without a known site;
@@ -107,11 +109,13 @@ def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> 
     agree(base, [adapter for _, adapter in built])
     state = find_state(base)
     if state is None:
-        flags = {parameter: value.requires_grad for parameter, value in base.named_parameters()}
-        state = AdapterState(requires_grad=flags)
-        setattr(base, ATTRIBUTE, state)
+        flags = {parameter: value.requires_grad for parameter, value in base_parameters(base)}
+        state = AdapterState(flags).train(base.training)
+        setattr(base, STATE, state)
+        base.register_load_state_dict_pre_hook(prepare_loading)
     enabled = all(site.enabled for site in sites_in(base).values())
     for site, adapter in built:
+        adapter.requires_grad_(not state.configs)
         holder = site_of(site.module) or attach(site.module, first=site.behind_sum)
         if site.entry is not None:
             attach_inlet(holder, site.entry)
@@ -125,8 +129,9 @@ def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> 
 def set_adapter(model: Model, name: str) -> Model:
     """Make the named adapter the one that computes, with the LayerNorms and head trained or loaded with it.
 
-    LayerNorms and head that no training of this adapter touched have the base's own values. Which parameters train is
-    left as it is (train_adapters sets that).
+    LayerNorms and head that no training of this adapter touched are the base's own. Each adapter's parameters stay the
+    objects that they are and train or not as before (train_adapters sets that), so that an optimiser made for one
+    adapter goes on with it when it is active again.
 
     Returns:
         The model itself, changed in place.
@@ -186,24 +191,26 @@ def remove_adapters(model: Model, name: str | None = None) -> Model:
             site.remove(each)
     _detach_unused(base)
     for each in removed:
-        state.configs.pop(each)
-        state.tuned.pop(each, None)
+        drop(base, state, each)
     if not state.configs:
-        for parameter, value in base.named_parameters():
+        for parameter, value in base_parameters(base):
             if parameter in state.requires_grad:
                 value.requires_grad_(state.requires_grad[parameter])
-        delattr(base, ATTRIBUTE)
+        delattr(base, STATE)
+        remove_loading_hook(base, prepare_loading)
     return model
 
 
 def _detach_unused(base: nn.Module) -> None:
     """Take away the sites without an adapter, and the inlets that no site left reads."""
-    sites = [(module, site) for module in base.modules() if (site := site_of(module)) is not None]
+    modules = [module for _, module in base_modules(base)]
+    sites = [(module, site) for module in modules if (site := site_of(module)) is not None]
     for module, site in sites:
         if not site.adapters:
             detach(module)
     read = {site._modules.get(INLET) for _, site in sites if "parallel" in site.forms.values()}
-    for module in [module for module in base.modules() if isinstance(module._modules.get(INLET), Inlet)]:
+    readers = [module for module in (*modules, *(site for _, site in sites)) if INLET in module._modules]
+    for module in readers:
         if module._modules[INLET] not in read:
             if isinstance(module, AdapterSite):
                 delattr(module, INLET)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from .walk import base_modules, base_parameters
+
 
 def is_spread(tensor: Tensor) -> bool:
     """Whether a tensor is a DTensor; asked by its method, since importing the type costs half a second."""
@@ -15,12 +17,18 @@ def is_spread(tensor: Tensor) -> bool:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether any parameter is a DTensor."""
-    return any(is_spread(parameter) for parameter in model.parameters())
+    return any(is_spread(parameter) for _, parameter in base_parameters(model))
+
+
+def is_fully_sharded(model: nn.Module) -> bool:
+    """Whether fully_shard was called on any of its modules."""
+    kinds = {type(module) for _, module in base_modules(model)}
+    return any(base.__name__ == "FSDPModule" for kind in kinds for base in kind.__mro__)
 
 
 def refuse_fully_sharded(model: nn.Module, what: str) -> None:
     """ValueError for a model inside fully_shard, which would not know parameters that come later."""
-    if any(kind.__name__ == "FSDPModule" for module in model.modules() for kind in type(module).__mro__):
+    if is_fully_sharded(model):
         raise ValueError(f"{what} needs a model before fully_shard, which does not see what is added later")
 
 
@@ -29,7 +37,7 @@ def agree(model: nn.Module, adapters: Iterable[nn.Module]) -> None:
 
     Each process has drawn its own, and in a tensor-parallel model they stand for one adapter.
     """
-    spread = next((parameter for parameter in model.parameters() if is_spread(parameter)), None)
+    spread = next((parameter for _, parameter in base_parameters(model) if is_spread(parameter)), None)
     if spread is None:
         return
     for group in spread.device_mesh.get_all_groups():  # type: ignore[attr-defined]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..config import PLACEMENTS, SUB_LAYERS, AdapterConfig, Form
-from .container import is_ours, uncompiled_name
 from .families import FAMILIES, HEAD, Family, Stack, SubLayer
+from .walk import base_modules, base_parameters, uncompiled_name
 
 SHOWN = 12  # candidates that an error lists
 _NORM_NAMES = re.compile(r".*(?:LayerNorm|RMSNorm)")  # transformers has many of its own
@@ -101,8 +101,8 @@ def _candidates(model: nn.Module) -> str:
     """The model's linear layers for an error, alike ones as one pattern."""
     counts: dict[str, int] = {}
     uncalled = _uncalled(model)
-    for name, module in model.named_modules():
-        if name and not is_ours(name) and name not in uncalled and (hasattr(module, "nf") or _is_linear(module)):
+    for name, module in base_modules(model):
+        if name and name not in uncalled and (hasattr(module, "nf") or _is_linear(module)):
             pattern = re.sub(r"(^|\\\.)\d+(?=\\\.|$)", r"\1\\d+", re.escape(name))
             counts[pattern] = counts.get(pattern, 0) + 1
     listed = [f"{pattern} ({count})" for pattern, count in counts.items()]
@@ -112,7 +112,7 @@ def _candidates(model: nn.Module) -> str:
 
 def _uncalled(model: nn.Module) -> set[str]:
     """Modules whose weights their parent reads without calling them, so that no hook on them would run."""
-    return {f"{name}.out_proj" for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
+    return {f"{name}.out_proj" for name, module in base_modules(model) if isinstance(module, nn.MultiheadAttention)}
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -195,8 +195,8 @@ def _part(model: nn.Module, layer: str, name: str) -> nn.Module:
 def _targets(model: nn.Module, pattern: str) -> list[Site]:
     sites = [
         Site(name, "target", module, module)
-        for name, module in model.named_modules()
-        if name and not is_ours(name) and re.fullmatch(pattern, name)
+        for name, module in base_modules(model)
+        if name and re.fullmatch(pattern, name)
     ]
     if not sites:
         raise ValueError(
@@ -214,7 +214,7 @@ def _targets(model: nn.Module, pattern: str) -> list[Site]:
 
 def _names(model: nn.Module) -> Iterator[str]:
     """The names of all modules without torch.compile's wrappers around layers; get_submodule finds them by these."""
-    for name, _ in model.named_modules():
+    for name, _ in base_modules(model):
         if not name.endswith("_orig_mod"):
             yield uncompiled_name(name)
 
@@ -227,10 +227,7 @@ def _matching(model: nn.Module, patterns: Sequence[str]) -> Iterator[str]:
 
 
 def _parameters_of(model: nn.Module, modules: Sequence[str]) -> list[str]:
-    parameters = [
-        f"{name}.{parameter}" for name in modules for parameter, _ in model.get_submodule(name).named_parameters()
-    ]
-    return [parameter for parameter in parameters if not is_ours(parameter)]
+    return [f"{name}.{parameter}" for name in modules for parameter, _ in base_parameters(model.get_submodule(name))]
 
 
 def layer_norm_parameters(model: nn.Module, config: AdapterConfig | None = None) -> list[str]:
@@ -242,7 +239,7 @@ def layer_norm_parameters(model: nn.Module, config: AdapterConfig | None = None)
     family = find_family(model)
     if family is None:
         head = head_parameters(model)
-        names = [name for name, module in model.named_modules() if is_norm(module) and not is_ours(name)]
+        names = [name for name, module in base_modules(model) if is_norm(module)]
         return [parameter for parameter in _parameters_of(model, names) if parameter not in head]
     if config is None or config.layers is None:
         return _parameters_of(model, list(_matching(model, (*family.input_norms, *family.layer_norms))))
@@ -291,6 +288,22 @@ def _before(stack: Stack, kind: str, behind_sum: bool) -> Iterator[str]:
     yield own.entry
     if behind_sum and own.second_norm is not None:
         yield own.second_norm
+
+
+def new_parameters(model: nn.Module) -> list[str]:
+    """Names of the parameters that the checkpoint lacked, which transformers' from_pretrained drew at random.
+
+    Empty where the model was not made by from_pretrained, which marks what it has loaded.
+    """
+    loaded = {name: hasattr(value, "_is_hf_initialized") for name, value in base_parameters(model)}
+    return [name for name, found in loaded.items() if not found] if any(loaded.values()) else []
+
+
+def pretrained_parts(model: nn.Module) -> Iterator[str]:
+    """The names of what no task makes anew: the layers of a known family, and embeddings."""
+    family = find_family(model)
+    yield from () if family is None else (name for name, _ in find_layers(model, family))
+    yield from (name for name, module in base_modules(model) if isinstance(module, nn.Embedding))
 
 
 def head_parameters(model: nn.Module) -> list[str]:

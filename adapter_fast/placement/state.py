@@ -1,14 +1,14 @@
 """What the library remembers on a model: which adapters it has, which is active, and how to give the model back.
 
 An adapter's name stands for all that its task tuned: the bottlenecks and, where the recipe trains them, the LayerNorms
-and the head (paper, section 2). These last are the model's own parameters, so their values from before are kept here,
-and each adapter's values are kept here while another adapter is active.
+and the head (paper, section 2); see tuned.py for these.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,23 +16,34 @@ from torch import Tensor, nn
 from ..config import AdapterConfig
 from .container import sites_in
 from .sharded import copy_into
+from .tuned import base_parameter, check_exchange, claim_parameter, exchange, forget, own_parameter, wanted_dtype
+from .walk import STATE, base_modules, uncompiled_name
 
-ATTRIBUTE = "_adapter_fast"
 
+class AdapterState(nn.Module):
+    """A child of the model from the first adapter added to the last removed: it travels with copies and state dicts.
 
-@dataclass
-class AdapterState:
-    """Lives in the model's attribute _adapter_fast from the first adapter added to the last removed."""
+    State-dict key adapter_state._extra_state: a JSON object's bytes, {"adapters": {name: config}, "active": name}.
+    """
 
-    requires_grad: dict[str, bool]
-    configs: dict[str, AdapterConfig] = field(default_factory=dict)
-    active: str | None = None
-    untuned: dict[str, Tensor] = field(default_factory=dict)
-    tuned: dict[str, dict[str, Tensor | None]] = field(default_factory=dict)  # None: the value is in the model
+    def __init__(self, requires_grad: dict[str, bool]) -> None:
+        super().__init__()
+        self.requires_grad = requires_grad  # of the base's parameters
+        self.configs: dict[str, AdapterConfig] = {}
+        self.active: str | None = None
+        self.tuned: dict[str, list[str]] = {}  # by adapter: the base's parameters that it has of its own
 
     def names(self) -> str:
         """The adapters, for messages."""
         return ", ".join(repr(name) for name in self.configs)
+
+    def get_extra_state(self) -> Tensor:
+        """The adapters' configurations and which is active, as bytes."""
+        values = {"adapters": {name: config.to_dict() for name, config in self.configs.items()}, "active": self.active}
+        return torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Nothing: loading.py has read it, before the values were."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -60,12 +71,12 @@ def refuse_wrapped(model: nn.Module, what: str) -> None:
 
 def find_state(model: nn.Module) -> AdapterState | None:
     """The model's state, None without adapters; ValueError where they were added to another module than this."""
-    state = model.__dict__.get(ATTRIBUTE)
+    state = model._modules.get(STATE)
     if state is None and sites_in(model):
-        owners = [name for name, module in model.named_modules() if ATTRIBUTE in module.__dict__]
+        owners = [name for name, module in base_modules(model) if STATE in module._modules]
         where = f"its submodule {owners[0]!r}" if owners else "a model around it"
         raise ValueError(f"the adapters in this {type(model).__name__} were added to {where}: pass that module")
-    return state
+    return state  # type: ignore[return-value]
 
 
 def require_state(model: nn.Module, name: str | None = None) -> AdapterState:
@@ -78,63 +89,79 @@ def require_state(model: nn.Module, name: str | None = None) -> AdapterState:
     return state
 
 
-def _copy_into(model: nn.Module, values: Mapping[str, Tensor | None]) -> None:
-    with torch.no_grad():
-        for name, value in values.items():
-            if value is not None:
-                copy_into(model.get_parameter(name), value)
+def refuse_quantised(model: nn.Module, parameters: Iterable[str]) -> None:
+    """ValueError for a parameter of the base that cannot be trained."""
+    for name in parameters:
+        dtype = base_parameter(model, name).dtype
+        if not dtype.is_floating_point:
+            raise ValueError(
+                f"{name} is {dtype}, quantised, and cannot be trained: load the base with its module left out "
+                f"(llm_int8_skip_modules, modules_to_not_convert), or leave it frozen"
+            )
 
 
-def _check_shapes(model: nn.Module, values: Mapping[str, Tensor | None]) -> None:
+def refuse_shared(model: nn.Module, parameters: Iterable[str]) -> None:
+    """ValueError for a parameter of the base that is one with another, of which an adapter cannot have its own."""
+    holders: dict[int, list[str]] = {}
+    for module_name, module in base_modules(model):
+        for key, value in module._parameters.items():
+            name = uncompiled_name(f"{module_name}.{key}" if module_name else key)
+            if value is not None and name not in holders.setdefault(id(value), []):
+                holders[id(value)].append(name)
+    for name in parameters:
+        others = [other for other in holders.get(id(model.get_parameter(name)), []) if other != name]
+        if others:
+            raise ValueError(f"{name} is one with {others[0]}, and an adapter cannot have one of the two of its own")
+
+
+def claim(
+    model: nn.Module, state: AdapterState, adapter: str, parameters: Iterable[str], master_weights: bool = True
+) -> None:
+    """Give an adapter these parameters of the base as its own, with the base's values; those it has stay.
+
+    master_weights: as in train_adapters.
+    """
+    tuned = state.tuned.setdefault(adapter, [])
+    for name in parameters:
+        dtype = wanted_dtype(base_parameter(model, name), master_weights)
+        claim_parameter(model, adapter, name, dtype, active=state.active == adapter)
+        if name not in tuned:
+            tuned.append(name)
+
+
+def give(model: nn.Module, state: AdapterState, adapter: str, values: Mapping[str, Tensor]) -> None:
+    """Give an adapter that is not active its own of these parameters of the base, frozen, with values and dtypes."""
+    claim(model, state, adapter, values)
     for name, value in values.items():
-        shape = model.get_parameter(name).shape
-        if value is not None and value.shape != shape:
-            raise ValueError(f"{name} has shape {list(shape)} now, the adapter kept {list(value.shape)}")
-
-
-def _keep_untuned(model: nn.Module, state: AdapterState, parameters: Iterable[str]) -> None:
-    for name in parameters:
-        if name not in state.untuned:
-            state.untuned[name] = model.get_parameter(name).detach().clone()
-
-
-def claim(model: nn.Module, state: AdapterState, adapter: str, parameters: Iterable[str]) -> None:
-    """Note that the active adapter's training changes these parameters of the base, and keep their present values."""
-    parameters = list(parameters)
-    _keep_untuned(model, state, parameters)
-    own = state.tuned.setdefault(adapter, {})
-    for name in parameters:
-        own.setdefault(name, None)
-
-
-def park(model: nn.Module, state: AdapterState, adapter: str, values: Mapping[str, Tensor]) -> None:
-    """Give an adapter that is not active values of the base's parameters; they come into the model with activate."""
-    _keep_untuned(model, state, values)
-    state.tuned[adapter] = dict(values)
+        own = own_parameter(model, adapter, name).requires_grad_(False)
+        with torch.no_grad():
+            own.data = own.data.to(value.dtype)
+            copy_into(own, value)
 
 
 def activate(model: nn.Module, state: AdapterState, adapter: str | None) -> None:
-    """Make one adapter compute (None: the bare base) and bring its LayerNorms and head in for the last one's."""
+    """Make one adapter compute (None: the bare base), with its own LayerNorms and head in the last one's place."""
     if adapter != state.active:
-        leaving = state.tuned.get(state.active, {}) if state.active is not None else {}
-        coming = state.tuned.get(adapter, {}) if adapter is not None else {}
-        before = {name: state.untuned[name] for name in leaving}
-        _check_shapes(model, before)
-        _check_shapes(model, coming)
-        for name in leaving:
-            leaving[name] = model.get_parameter(name).detach().clone()
-        _copy_into(model, before)
-        _copy_into(model, coming)
-        for name in coming:
-            coming[name] = None
+        leaving, coming = state.tuned.get(state.active or "", []), state.tuned.get(adapter or "", [])
+        if state.active is not None:
+            check_exchange(model, state.active, leaving)
+        if adapter is not None:
+            check_exchange(model, adapter, coming)
+        if state.active is not None:
+            exchange(model, state.active, leaving, active=False)
+        if adapter is not None:
+            exchange(model, adapter, coming, active=True)
         state.active = adapter
     for site in sites_in(model).values():
         site.switch(adapter)
 
 
+def drop(model: nn.Module, state: AdapterState, adapter: str) -> None:
+    """Forget an adapter that is not active, and what it tuned."""
+    forget(model, adapter, state.tuned.pop(adapter, []))
+    state.configs.pop(adapter)
+
+
 def tuned_values(model: nn.Module, state: AdapterState, adapter: str) -> dict[str, Tensor]:
-    """The base parameters this adapter's training changed, by name, with its own values, active or not."""
-    return {
-        name: model.get_parameter(name).detach() if value is None else value
-        for name, value in state.tuned.get(adapter, {}).items()
-    }
+    """The base's parameters that this adapter has of its own, by name, with its values, active or not."""
+    return {name: own_parameter(model, adapter, name).detach() for name in state.tuned.get(adapter, [])}

@@ -229,6 +229,7 @@ def snapshot(model: nn.Module) -> dict[str, object]:
     return {
         "state": {key: value.clone() for key, value in model.state_dict().items()},
         "requires_grad": {key: value.requires_grad for key, value in model.named_parameters()},
+        "loading": {name: len(module._load_state_dict_pre_hooks) for name, module in model.named_modules()},
         "hooks": {
             name: (list(module._forward_hooks.values()), list(module._forward_pre_hooks.values()))
             for name, module in model.named_modules()
@@ -246,5 +247,5 @@ def assert_same(model: nn.Module, before: dict[str, object]) -> None:
     for key, value in before["state"].items():
         assert now["state"][key].dtype == value.dtype, key
         assert torch.equal(now["state"][key], value), key
-    for part in ("requires_grad", "hooks", "modules", "attributes"):
+    for part in ("requires_grad", "loading", "hooks", "modules", "attributes"):
         assert now[part] == before[part], part

@@ -27,7 +27,8 @@ def collect(model: nn.Module, name: str) -> Saved:
     dtype = one_dtype(name, tensors.values())
     tuned = tuned_values(model, state, name)
     norms = [parameter for parameter in layer_norm_parameters(model) if parameter in tuned]
-    head = [parameter for parameter in head_parameters(model) if parameter in tuned]
+    first = [parameter for parameter in head_parameters(model) if parameter in tuned]
+    head = list(dict.fromkeys([*first, *(parameter for parameter in tuned if parameter not in norms)]))
     tensors.update({f"layer_norm.{without_prefix(model, parameter)}": tuned[parameter] for parameter in norms})
     tensors.update({f"head.{without_prefix(model, parameter)}": tuned[parameter] for parameter in head})
     for key, value in tensors.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...placement.container import is_ours
+from ...placement.walk import TUNED, is_ours
 from ..grid.pool import weights_digest
 from .learners import AdapterLearner, adapter_name
 
@@ -46,7 +46,7 @@ def _read_by(learner: AdapterLearner, number: int) -> dict[str, tuple[str, int]]
     return {
         name.replace(active, "."): (weights_digest({"": value}), value.nbytes)
         for name, value in parameters
-        if not is_ours(name) or active in name
+        if not is_ours(name) or (active in name and TUNED not in name)
     }
 
 
