@@ -194,7 +194,7 @@ def remove_adapters(model: Model, name: str | None = None) -> Model:
         drop(base, state, each)
     if not state.configs:
         for parameter, value in base_parameters(base):
-            if parameter in state.requires_grad:
+            if state.requires_grad.get(parameter, value.requires_grad) != value.requires_grad:
                 value.requires_grad_(state.requires_grad[parameter])
         delattr(base, STATE)
         remove_loading_hook(base, prepare_loading)
