@@ -9,7 +9,11 @@ from pathlib import Path
 import click
 
 from ..common.errors import UserError, first_line
-from .adapterhub.names import CONFIG_FILE, FILES  # AdapterHub's files, ours among them
+from .adapterhub.names import CONFIG_FILE
+from .adapterhub.names import FILES as ADAPTER_FILES  # AdapterHub's, ours among them
+from .card import CARD_FILE
+
+FILES = (*ADAPTER_FILES, CARD_FILE)
 
 
 @click.command()
@@ -44,7 +48,7 @@ def push(directory: Path, repository: str, private: bool) -> None:
     files = _adapter_files(directory)
     with _hub_errors(repository):
         create_repo(repository, private=private, exist_ok=True)
-        upload_folder(repo_id=repository, folder_path=directory, allow_patterns=files)
+        upload_folder(repo_id=repository, folder_path=directory, allow_patterns=[*files, CARD_FILE])
     click.echo(f"{repository} holds the adapter of {directory}: {', '.join(files)}")
 
 
@@ -59,7 +63,7 @@ def pull(repository: str, directory: Path, revision: str | None) -> None:
     from ..common.directories import replace_directory
 
     with _hub_errors(repository):
-        found = Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
+        found = Path(snapshot_download(repository, revision=revision, allow_patterns=list(ADAPTER_FILES)))
     files = _adapter_files(found, repository)
     try:
         replace_directory(directory, {file: (found / file).read_bytes() for file in files}, FILES)
@@ -70,7 +74,7 @@ def pull(repository: str, directory: Path, revision: str | None) -> None:
 
 def _adapter_files(directory: Path, name: str = "") -> list[str]:
     """An adapter's files in a directory; UserError where it is none."""
-    files = [file for file in FILES if (directory / file).is_file()]
+    files = [file for file in ADAPTER_FILES if (directory / file).is_file()]
     if CONFIG_FILE not in files or len(files) < 2:
         raise UserError(f"no saved adapter in {name or directory}: expected {CONFIG_FILE} and its weights")
     return files

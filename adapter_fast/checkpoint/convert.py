@@ -9,6 +9,7 @@ from ..common.directories import read_json, replace_directory, resolve
 from .adapterhub.names import FILES
 from .adapterhub.read import is_adapterhub, read_adapterhub, refuse_other_kinds
 from .adapterhub.write import Base, adapterhub_files
+from .card import CARD_FILE, card_of
 from .record import CONFIG_FILE, WEIGHTS_FILE, Saved, own_files, parse_config, parse_record, read_tensors
 
 FORMATS = ("adapterhub", "adapter_fast")
@@ -50,7 +51,9 @@ def convert_adapter(
     if is_adapterhub(values) == (to == "adapterhub"):
         raise ValueError(f"{path} is in the format {to} already")
     if is_adapterhub(values):
-        replace_directory(output, own_files(read_adapterhub(path, values, head)[0]), (CONFIG_FILE, WEIGHTS_FILE))
+        saved = read_adapterhub(path, values, head)[0]
+        ours = {**own_files(saved), CARD_FILE: card_of(saved.record, output)}
+        replace_directory(output, ours, (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE))
         return
     record = parse_record(path / CONFIG_FILE, values)
     config = parse_config(path / CONFIG_FILE, record)

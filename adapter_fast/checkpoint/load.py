@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +39,8 @@ from .record import (
     read_tensors,
     without_prefix,
 )
+from .record.base import digest_of, labels_of
+from .whole_model import is_whole_model, read_whole_model
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -56,12 +59,16 @@ def load_adapters(
     the dtype they were saved in. The files are read and checked in full before the model is touched.
 
     A directory of AdapterHub's `adapters` 1.x is read too, for BERT, RoBERTa, XLM-R, DistilBERT, GPT-2, Llama and ViT:
-    sequential and parallel bottleneck adapters, and static heads. Pickled tensors are unpickled as tensors alone.
+    sequential and parallel bottleneck adapters, and static heads. Pickled tensors are unpickled as tensors alone. So is
+    the directory of a whole model with adapters, as save_pretrained and Trainer write one, in safetensors.
+
+    Warns where the base's weights are not those that the adapter was trained over, or the head's classes have other
+    names here. What trains stays as it was: train_adapters goes on with the adapter.
 
     Args:
         model: a model of the same family, width and layers.
-        directory: written by save_adapters, or by AdapterHub's save_adapter.
-        name: for the adapter in this model; None takes the saved one.
+        directory: written by save_adapters, by AdapterHub's save_adapter, or by save_pretrained.
+        name: for the adapter in this model; None takes the saved one. Of a whole model's several, the one to load.
         layer_norms, head: False leaves that part of the files out, and the model's own in place.
 
     Returns:
@@ -76,13 +83,12 @@ def load_adapters(
     refuse_wrapped(model, "load_adapters")
     base = unwrap(model)
     path = resolve(directory)
-    if not (path / CONFIG_FILE).is_file():
-        refuse_other_kinds(path)
-        raise FileNotFoundError(f"no saved adapter in {path}: it has no {CONFIG_FILE}")
-    values = read_json(path / CONFIG_FILE)
     tensors: dict[str, Tensor] | None = None
     where = path / WEIGHTS_FILE
-    if is_adapterhub(values):
+    values = _read_config(path)
+    if values is None:
+        (record, tensors), where = read_whole_model(path, base, name)
+    elif is_adapterhub(values):
         (record, tensors), where = read_adapterhub(path, values, head)
     else:
         record = parse_record(path / CONFIG_FILE, values)
@@ -102,7 +108,30 @@ def load_adapters(
     if head:
         kept |= _base_values(base, tensors, "head", record.head, [*head_parameters(base), *new_parameters(base)], where)
     _put_in(base, name, config, record, sites, tensors, kept)
+    _say_what_differs(base, path, record, head)
     return model
+
+
+def _read_config(path: Path) -> dict[str, Any] | None:
+    """adapter_config.json, None in a directory of a whole model; FileNotFoundError or ValueError in any other."""
+    if (path / CONFIG_FILE).is_file():
+        return read_json(path / CONFIG_FILE)
+    refuse_other_kinds(path)
+    if is_whole_model(path):
+        return None
+    raise FileNotFoundError(f"no saved adapter in {path}: it has no {CONFIG_FILE}")
+
+
+def _say_what_differs(base: nn.Module, path: Path, record: Record, head: bool) -> None:
+    """Warn where the adapter was trained over other weights, or its head's rows have other names."""
+    digest, here = record.base.get("digest"), None if not record.base.get("digest") else digest_of(base)
+    if here is not None and here != digest:
+        named = record.base.get("name") or "a base of the same kind"
+        warnings.warn(f"{path} was trained over {named}, whose weights differ from this model's", stacklevel=3)
+    labels = labels_of(base)
+    if head and record.head and record.labels and labels and labels != record.labels:
+        odd = next((pair for pair in zip(record.labels, labels) if pair[0] != pair[1]), (record.labels, labels))
+        warnings.warn(f"{path} has a head whose class {odd[0]!r} is named {odd[1]!r} in this model", stacklevel=3)
 
 
 def _put_in(

@@ -10,6 +10,7 @@ from torch import nn
 from ..common.directories import replace_directory
 from ..placement.sharded import on_first_process
 from ..placement.state import unwrap
+from .card import CARD_FILE, card_of
 from .record import CONFIG_FILE, WEIGHTS_FILE, own_files
 from .record.collect import collect
 
@@ -18,6 +19,9 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def save_adapters(model: Model, directory: str | os.PathLike[str], name: str = "default") -> Model:
     """Write the named adapter, and the LayerNorms and head trained with it, to a directory: whole or not at all.
+
+    Beside them stand the base's name and a digest of it, the classes' names, and a model card (README.md, which stays
+    where it was changed by hand).
 
     The files are written beside the directory and renamed into place. An adapter saved there before is replaced, and
     stays as it was where anything fails; a directory that holds any other file is refused. Where parameters are spread
@@ -38,6 +42,9 @@ def save_adapters(model: Model, directory: str | os.PathLike[str], name: str = "
     """
     base = unwrap(model)
     saved = collect(base, name)
-    files = (CONFIG_FILE, WEIGHTS_FILE)
-    on_first_process(base, lambda: replace_directory(directory, own_files(saved), files))
+    files = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+    on_first_process(
+        base,
+        lambda: replace_directory(directory, {**own_files(saved), CARD_FILE: card_of(saved.record, directory)}, files),
+    )
     return model

@@ -12,7 +12,7 @@ from torch import nn
 from ..adapter import FusedAdapter, ReferenceAdapter
 from ..config import AdapterConfig
 from .container import AdapterSite, attach, attach_inlet, detach, detach_inlet, site_of, sites_in
-from .loading import prepare_loading
+from .loading import finish_loading, prepare_loading
 from .sharded import agree, refuse_fully_sharded
 from .sites import Site, find_sites
 from .state import AdapterState, activate, drop, find_state, refuse_wrapped, require_state, unwrap
@@ -113,6 +113,7 @@ def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> 
         state = AdapterState(flags).train(base.training)
         setattr(base, STATE, state)
         base.register_load_state_dict_pre_hook(prepare_loading)
+        base.register_load_state_dict_post_hook(finish_loading)
     enabled = all(site.enabled for site in sites_in(base).values())
     for site, adapter in built:
         adapter.requires_grad_(not state.configs)
@@ -198,6 +199,7 @@ def remove_adapters(model: Model, name: str | None = None) -> Model:
                 value.requires_grad_(state.requires_grad[parameter])
         delattr(base, STATE)
         remove_loading_hook(base, prepare_loading)
+        remove_loading_hook(base, finish_loading)
     return model
 
 

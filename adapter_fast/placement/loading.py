@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..config import AdapterConfig
 from .state import AdapterState, activate, claim
 from .tuned import own_parameter
-from .walk import CHILD, STATE, TUNED, base_parameters, is_ours
+from .walk import CHILD, STATE, TUNED, base_parameters, is_ours, uncompiled_name
 
 EXTRA = f"{STATE}._extra_state"
+_COMPUTES = ("bottleneck", "activation", "placement", "scale", "bias")  # fields that the tensors' names do not tell
 
 
 def read_record(value: Any) -> dict[str, Any] | None:
@@ -39,7 +41,8 @@ def prepare_loading(model: nn.Module, state_dict: dict[str, Any], prefix: str, *
     """The load_state_dict pre-hook of the model that has the adapters.
 
     A state dict without an entry of ours is the base's. In any other, adapters get the LayerNorms and head that they
-    have of their own there, and the adapter that was active there becomes active.
+    have of their own there, and the adapter that was active there becomes active. One that has nothing but entries of
+    ours (integrations/trainer.py) leaves the base as it is, and nothing of it is then called missing.
 
     Raises:
         RuntimeError: an adapter of the model is there in part, or with another configuration; nothing has changed.
@@ -48,6 +51,8 @@ def prepare_loading(model: nn.Module, state_dict: dict[str, Any], prefix: str, *
     if not found:
         return
     state: AdapterState = model._modules[STATE]  # type: ignore[assignment]
+    alone = len(found) == sum(key.startswith(prefix) for key in state_dict)
+    state.loading_alone = prefix if alone else None
     own = [name for name, _ in model.named_parameters() if is_ours(name)]
     if not prefix and not set(own) <= set(found):
         names = saved_names(model, [*own, *_possible(model, state)])
@@ -58,20 +63,33 @@ def prepare_loading(model: nn.Module, state_dict: dict[str, Any], prefix: str, *
     record = read_record(state_dict.get(prefix + EXTRA))
     adapters = {} if record is None else record["adapters"]
     for name, config in state.configs.items():
-        if name in adapters and adapters[name] != config.to_dict():
-            odd = next(key for key, value in config.to_dict().items() if adapters[name].get(key) != value)
-            there, here = adapters[name].get(odd), config.to_dict()[odd]
-            raise RuntimeError(f"adapter {name!r} was saved with {odd} {there!r}, the model's has {here!r}")
+        there = config if name not in adapters else AdapterConfig.from_dict(adapters[name])
+        odd = next((key for key in _COMPUTES if getattr(there, key) != getattr(config, key)), None)
+        if odd is not None:
+            values = getattr(there, odd), getattr(config, odd)
+            raise RuntimeError(f"adapter {name!r} was saved with {odd} {values[0]!r}, the model's has {values[1]!r}")
     for name in state.configs:
         _check_complete(name, own, found)
-    for name in state.configs:
-        for key in found:
-            middle = f".{TUNED}.own.{name}."
-            if middle in key and key.replace(middle, ".") not in state.tuned.get(name, []):
-                _claim_saved(model, state, name, key.replace(middle, "."), state_dict[prefix + key])
+    saved = [(name, key.replace(f".{TUNED}.own.{name}.", "."), key) for name in state.configs for key in found]
+    saved = [each for each in saved if each[1] != each[2] and each[1] not in state.tuned.get(each[0], [])]
+    known = {uncompiled_name(parameter) for parameter, _ in base_parameters(model)}
+    for adapter, parameter, _ in saved:
+        if parameter not in known:
+            raise RuntimeError(f"adapter {adapter!r} was saved with {parameter}, which the model has not")
+    for adapter, parameter, key in saved:
+        _claim_saved(model, state, adapter, parameter, state_dict[prefix + key])
     active = None if record is None else record.get("active")
     if record is not None and (active is None or active in state.configs):
         activate(model, state, active)
+
+
+def finish_loading(model: nn.Module, incompatible_keys: Any) -> None:
+    """The load_state_dict post-hook of the same model."""
+    state: AdapterState = model._modules[STATE]  # type: ignore[assignment]
+    if state.loading_alone is not None:
+        prefix, missing = state.loading_alone, incompatible_keys.missing_keys
+        missing[:] = [key for key in missing if not key.startswith(prefix) or f".{CHILD}." in key]
+    state.loading_alone = None
 
 
 def _possible(model: nn.Module, state: AdapterState) -> list[str]:
@@ -92,10 +110,6 @@ def _check_complete(adapter: str, own: list[str], found: list[str]) -> None:
 
 
 def _claim_saved(model: nn.Module, state: AdapterState, adapter: str, parameter: str, value: Tensor) -> None:
-    try:
-        model.get_parameter(parameter)
-    except AttributeError:
-        raise RuntimeError(f"adapter {adapter!r} was saved with {parameter}, which the model has not") from None
     claim(model, state, adapter, [parameter])
     own = own_parameter(model, adapter, parameter).requires_grad_(False)
     own.data = own.data.to(value.dtype)

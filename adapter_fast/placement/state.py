@@ -32,6 +32,7 @@ class AdapterState(nn.Module):
         self.configs: dict[str, AdapterConfig] = {}
         self.active: str | None = None
         self.tuned: dict[str, list[str]] = {}  # by adapter: the base's parameters that it has of its own
+        self.loading_alone: str | None = None  # inside load_state_dict without the base: the prefix of the keys
 
     def names(self) -> str:
         """The adapters, for messages."""

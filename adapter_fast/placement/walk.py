@@ -49,7 +49,9 @@ def is_ours(name: str) -> bool:
 
 
 def remove_loading_hook(module: nn.Module, hook: Any) -> None:
-    """Take a load_state_dict pre-hook of ours away; works on copies, whose hook handles are lost."""
-    hooks: dict[int, Any] = module._load_state_dict_pre_hooks
-    for key in [key for key, wrapped in hooks.items() if wrapped.hook is hook]:
-        del hooks[key]
+    """Take a load_state_dict hook of ours away; works on copies, whose hook handles are lost."""
+    before: dict[int, Any] = module._load_state_dict_pre_hooks
+    after: dict[int, Any] = module._load_state_dict_post_hooks
+    for hooks in (before, after):
+        for key in [key for key, each in hooks.items() if getattr(each, "hook", each) is hook]:
+            del hooks[key]

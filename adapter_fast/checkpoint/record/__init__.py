@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,9 @@ class Record:
     layer_norms: list[str]
     head: list[str]
     sha256: str  # of adapter.safetensors
+    base: dict[str, Any] = field(default_factory=dict)  # name, revision, digest: record/base.py
+    labels: list[str] | None = None  # of the head's classes
+    transformers_version: str | None = None
 
 
 class Saved(NamedTuple):
@@ -103,8 +106,9 @@ def parse_record(path: Path, values: Mapping[str, Any]) -> Record:
     version = values.get("format_version")
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise ValueError(f"{path} must have format_version {FORMAT_VERSION}, it has {version!r}")
-    known = [field.name for field in fields(Record)]
-    unknown, missing = sorted(values.keys() - set(known)), [key for key in known if key not in values]
+    known = [each.name for each in fields(Record)]
+    needed = [each.name for each in fields(Record) if each.default is MISSING and each.default_factory is MISSING]
+    unknown, missing = sorted(values.keys() - set(known)), [key for key in needed if key not in values]
     if unknown:
         raise ValueError(f"{path} has unknown keys {', '.join(unknown)}: known are {', '.join(known)}")
     if missing:
@@ -115,6 +119,11 @@ def parse_record(path: Path, values: Mapping[str, Any]) -> Record:
     for key in ("sites", "layer_norms", "head"):
         if not isinstance(values[key], list) or not all(isinstance(item, str) for item in values[key]):
             raise ValueError(f"{path}: {key} must be a list of strings, it is {values[key]!r}")
+    base, labels = values.get("base", {}), values.get("labels")
+    if not isinstance(base, dict):
+        raise ValueError(f"{path}: base must be of type dict, it is {base!r}")
+    if labels is not None and (not isinstance(labels, list) or not all(isinstance(item, str) for item in labels)):
+        raise ValueError(f"{path}: labels must be a list of strings, it is {labels!r}")
     if values["dtype"] not in WEIGHT_DTYPES[1:]:
         raise ValueError(f"{path}: dtype must be one of {', '.join(WEIGHT_DTYPES[1:])}, it is {values['dtype']!r}")
     return Record(**values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from torch import Tensor, nn
 
 from ...placement.container import site_of
@@ -10,6 +12,7 @@ from ...placement.sharded import whole
 from ...placement.sites import Site, find_sites, head_parameters, layer_norm_parameters, model_type_of
 from ...placement.state import require_state, tuned_values
 from . import FORMAT_VERSION, Record, Saved, one_dtype, without_prefix
+from .base import describe_base, labels_of
 
 
 def collect(model: nn.Module, name: str) -> Saved:
@@ -47,8 +50,15 @@ def collect(model: nn.Module, name: str) -> Saved:
         layer_norms=[without_prefix(model, parameter) for parameter in norms],
         head=[without_prefix(model, parameter) for parameter in head],
         sha256="",
+        base=describe_base(model),
+        labels=labels_of(model) if head else None,
+        transformers_version=_transformers_version(),
     )
     return Saved(record, tensors)
+
+
+def _transformers_version() -> str | None:
+    return getattr(sys.modules.get("transformers"), "__version__", None)
 
 
 def _adapter(site: Site, name: str) -> nn.Module:
