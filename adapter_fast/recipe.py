@@ -18,11 +18,11 @@ from .placement.masters import convert_to_masters
 from .placement.sites import (
     family_of,
     find_layers,
-    head_parameters,
     is_norm,
     layer_norm_parameters,
     new_parameters,
     pretrained_parts,
+    task_parameters,
 )
 from .placement.state import (
     activate,
@@ -34,7 +34,7 @@ from .placement.state import (
     require_state,
     unwrap,
 )
-from .placement.walk import CHILD, base_parameters, uncompiled_name
+from .placement.walk import CHILD, uncompiled_name
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -51,29 +51,13 @@ ADAM_EPSILON = 1e-6  # adapter-bert optimization.py; unlike torch's AdamW its Ad
 
 def _head_of(model: nn.Module, named: bool | Sequence[str] = True) -> list[str]:
     """The head's parameters: what a task makes anew, or those that are named."""
-    if isinstance(named, bool):
-        head = list(dict.fromkeys([*head_parameters(model), *new_parameters(model)])) if named else []
-    else:
-        head = _named_parameters(model, named)
+    head = task_parameters(model, named)
     _refuse_random(model, head, named)
     if named is not False and not head:
         raise ValueError(
             f"{type(model).__name__} has no task head ({', '.join(HEAD)}): pass head=False, or a model with one"
         )
     return head
-
-
-def _named_parameters(model: nn.Module, named: Sequence[str]) -> list[str]:
-    """The parameters with these names, or inside modules with these names."""
-    if isinstance(named, str) or not all(isinstance(name, str) for name in named):
-        raise TypeError(f"head must be True, False or a list of names of modules or parameters, got {named!r}")
-    found: dict[str, None] = {}
-    for name in named:
-        inside = [key for key, _ in base_parameters(model) if key == name or key.startswith(f"{name}.")]
-        if not inside:
-            raise ValueError(f"head names {name!r}, and {type(model).__name__} has no such module or parameter")
-        found |= dict.fromkeys(inside)
-    return list(found)
 
 
 def _refuse_random(model: nn.Module, head: list[str], named: bool | Sequence[str]) -> None:

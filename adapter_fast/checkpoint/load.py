@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +21,9 @@ from ..placement.masters import master_dtype
 from ..placement.sites import (
     Site,
     find_sites,
-    head_parameters,
     layer_norm_parameters,
     model_type_of,
-    new_parameters,
+    task_parameters,
 )
 from ..placement.state import activate, find_state, give, refuse_wrapped, require_state, unwrap
 from ..placement.tuned import base_parameter
@@ -51,7 +51,7 @@ def load_adapters(
     name: str | None = None,
     *,
     layer_norms: bool = True,
-    head: bool = True,
+    head: bool | Sequence[str] = True,
 ) -> Model:
     """Add the adapter saved in a directory to the model and activate it, with the LayerNorms and head saved with it.
 
@@ -69,7 +69,8 @@ def load_adapters(
         model: a model of the same family, width and layers.
         directory: written by save_adapters, by AdapterHub's save_adapter, or by save_pretrained.
         name: for the adapter in this model; None takes the saved one. Of a whole model's several, the one to load.
-        layer_norms, head: False leaves that part of the files out, and the model's own in place.
+        layer_norms, head: False leaves that part of the files out, and the model's own in place. A list of names lets
+            the files' head have these modules or parameters, as train_adapters takes them.
 
     Returns:
         The model itself, changed in place; unchanged where an error is raised.
@@ -89,7 +90,7 @@ def load_adapters(
     if values is None:
         (record, tensors), where = read_whole_model(path, base, name)
     elif is_adapterhub(values):
-        (record, tensors), where = read_adapterhub(path, values, head)
+        (record, tensors), where = read_adapterhub(path, values, head is not False)
     else:
         record = parse_record(path / CONFIG_FILE, values)
         if not where.is_file():
@@ -106,9 +107,9 @@ def load_adapters(
     if layer_norms:
         kept |= _base_values(base, tensors, "layer_norm", record.layer_norms, layer_norm_parameters(base), where)
     if head:
-        kept |= _base_values(base, tensors, "head", record.head, [*head_parameters(base), *new_parameters(base)], where)
+        kept |= _base_values(base, tensors, "head", record.head, task_parameters(base, head), where)
     _put_in(base, name, config, record, sites, tensors, kept)
-    _say_what_differs(base, path, record, head)
+    _say_what_differs(base, path, record, head is not False)
     return model
 
 

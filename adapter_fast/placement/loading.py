@@ -73,7 +73,7 @@ def prepare_loading(model: nn.Module, state_dict: dict[str, Any], prefix: str, *
     saved = [(name, key.replace(f".{TUNED}.own.{name}.", "."), key) for name in state.configs for key in found]
     saved = [each for each in saved if each[1] != each[2] and each[1] not in state.tuned.get(each[0], [])]
     known = {uncompiled_name(parameter) for parameter, _ in base_parameters(model)}
-    for adapter, parameter, _ in saved:
+    for adapter, parameter, _key in saved:
         if parameter not in known:
             raise RuntimeError(f"adapter {adapter!r} was saved with {parameter}, which the model has not")
     for adapter, parameter, key in saved:

@@ -310,3 +310,22 @@ def head_parameters(model: nn.Module) -> list[str]:
     """Names of the task head's parameters; empty for a model without one."""
     family = find_family(model)
     return _parameters_of(model, list(_matching(model, HEAD if family is None else family.head)))
+
+
+def task_parameters(model: nn.Module, named: bool | Sequence[str]) -> list[str]:
+    """Names of the parameters that a task makes anew: True all that are known, False none, or those that are named.
+
+    Raises:
+        TypeError, ValueError: `named`, an argument head, is no list of names, or has one that the model has not.
+    """
+    if isinstance(named, bool):
+        return list(dict.fromkeys([*head_parameters(model), *new_parameters(model)])) if named else []
+    if isinstance(named, str) or not all(isinstance(name, str) for name in named):
+        raise TypeError(f"head must be True, False or a list of names of modules or parameters, got {named!r}")
+    found: dict[str, None] = {}
+    for name in named:
+        inside = [key for key, _ in base_parameters(model) if key == name or key.startswith(f"{name}.")]
+        if not inside:
+            raise ValueError(f"head names {name!r}, and {type(model).__name__} has no such module or parameter")
+        found |= dict.fromkeys(inside)
+    return list(found)

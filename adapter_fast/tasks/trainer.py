@@ -16,10 +16,11 @@ from transformers.integrations import TensorBoardCallback, get_reporting_integra
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..common.errors import UserError, first_line
+from ..integrations.trainer import AdapterCheckpoints
 from ..recipe import create_optimizer, training_arguments_defaults
 from .data.encoded import Encoded
 from .kinds.base import Kind
-from .kinds.settings import Settings
+from .kinds.settings import ADAPTER_METHODS, Settings
 from .models import Loaded
 from .peak_memory import PeakMemory
 
@@ -138,7 +139,7 @@ def build_trainer(
         data_collator=kind.collator(loaded.processor, settings),
         compute_metrics=lambda prediction: trainer.score(prediction),
         preprocess_logits_for_metrics=kind.reduce,
-        callbacks=[watch],
+        callbacks=[watch, *([AdapterCheckpoints()] if settings.method in ADAPTER_METHODS else [])],
     )
     trainer.kind = kind
     for callback in trainer.callback_handler.callbacks:

@@ -4,21 +4,25 @@ import json
 import os
 import shutil
 import stat
+import warnings
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+import transformers
+import yaml
 from tiny_models import FAMILIES, assert_same, build, enlarge, logits, snapshot
 from torch import nn
 
 from adapter_fast.checkpoint import load, load_adapters, save_adapters
 from adapter_fast.checkpoint.record import CONFIG_FILE, WEIGHTS_FILE
+from adapter_fast.checkpoint.record.base import digest_of
 from adapter_fast.config import AdapterConfig
-from adapter_fast.placement import add_adapters, remove_adapters, set_adapter
+from adapter_fast.placement import add_adapters, disable_adapters, remove_adapters, set_adapter
 from adapter_fast.placement.container import sites_in
 from adapter_fast.placement.walk import is_ours
-from adapter_fast.recipe import train_adapters
+from adapter_fast.recipe import train_adapters, train_all
 
 CONFIG = AdapterConfig(8, "gelu_tanh", scale=0.7)
 
@@ -29,9 +33,10 @@ def torch_backend(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "0")
 
 
-def tuned(family="bert", config=CONFIG, name="default", seed=7, **switches):
+def tuned(family="bert", config=CONFIG, name="default", seed=7, id2label=None, **switches):
     """A model whose adapter, LayerNorms and head all differ from the base's, as after training."""
-    model = train_adapters(enlarge(add_adapters(build(family), config, name), name, seed), name, **switches)
+    base = build(family, **({} if id2label is None else {"id2label": id2label}))
+    model = train_adapters(enlarge(add_adapters(base, config, name), name, seed), name, **switches)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
@@ -77,11 +82,13 @@ def test_round_trip_into_a_fresh_model_is_bitwise(family, implementation, tmp_pa
 
 def test_files_are_pinned(saved):
     record = json.loads((saved / CONFIG_FILE).read_text())
-    assert sorted(os.listdir(saved)) == ["adapter.safetensors", "adapter_config.json"]
+    assert sorted(os.listdir(saved)) == ["README.md", "adapter.safetensors", "adapter_config.json"]
     assert list(record) == [
         "format_version", "library_version", "name", "model_type", "hidden_size", "config", "dtype", "sites",
-        "layer_norms", "head", "sha256",
+        "layer_norms", "head", "sha256", "base", "labels", "transformers_version",
     ]  # fmt: skip
+    assert list(record["base"]) == ["name", "revision", "digest"]
+    assert record["transformers_version"] == transformers.__version__
     assert (record["format_version"], record["model_type"], record["hidden_size"]) == (1, "bert", 32)
     assert record["config"] == CONFIG.to_dict()
     assert record["sites"][0] == "encoder.layer.0.attention.output.dropout"
@@ -494,3 +501,80 @@ def test_no_pickle(saved):
 def test_a_saved_directory_can_be_moved(saved):
     shutil.move(saved, saved.parent / "elsewhere")
     load_adapters(build(), saved.parent / "elsewhere")
+
+
+# The base, the classes and the card
+
+
+def test_files_of_an_older_version_load(saved):
+    """They had no base, labels or transformers_version, and their config had fewer fields."""
+    record = json.loads((saved / CONFIG_FILE).read_text())
+    for key in ("base", "labels", "transformers_version"):
+        del record[key]
+    (saved / CONFIG_FILE).write_text(json.dumps(record))
+    assert torch.equal(logits(load_adapters(build(), saved)), logits(tuned()))
+
+
+@pytest.mark.parametrize(("key", "value"), [("base", "bert"), ("labels", "yes"), ("labels", [1])])
+def test_what_the_record_says_of_the_base_is_checked(key, value, saved):
+    record = json.loads((saved / CONFIG_FILE).read_text())
+    (saved / CONFIG_FILE).write_text(json.dumps({**record, key: value}))
+    with pytest.raises(ValueError, match=f"{key} must be"):
+        load_adapters(build(), saved)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_base_is_said(family, tmp_path):
+    save_adapters(tuned(family), tmp_path / "adapter")
+    for same in (build(family), build(family).bfloat16(), train_all(build(family))):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            load_adapters(same, tmp_path / "adapter")
+    other = build(family)
+    with torch.no_grad():
+        for value in other.parameters():
+            value.mul_(1.1)
+    with pytest.warns(UserWarning, match="was trained over .*, whose weights differ from this model's"):
+        load_adapters(other, tmp_path / "adapter")
+
+
+def test_the_digest_does_not_change_with_what_was_tuned_or_is_active(saved):
+    model = tuned()
+    digest = digest_of(model)
+    assert digest == digest_of(build())
+    with disable_adapters(model):
+        assert digest_of(model) == digest
+    assert digest_of(remove_adapters(model)) == digest
+    assert json.loads((saved / CONFIG_FILE).read_text())["base"]["digest"] == digest
+
+
+def test_classes_by_other_names_are_said(tmp_path):
+    names = {0: "no", 1: "yes", 2: "maybe"}
+    save_adapters(tuned(id2label=names), tmp_path / "adapter")
+    assert json.loads((tmp_path / "adapter" / CONFIG_FILE).read_text())["labels"] == list(names.values())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_adapters(build(), tmp_path / "adapter")
+        load_adapters(build(id2label=names), tmp_path / "adapter")
+    with pytest.warns(UserWarning, match="has a head whose class 'yes' is named 'no' in this model"):
+        load_adapters(build(id2label={0: "no", 1: "no", 2: "maybe"}), tmp_path / "adapter")
+
+
+def test_the_card_says_how_to_load_and_stays_where_it_was_changed(tmp_path):
+    model = tuned(id2label={0: "no", 1: "yes", 2: "maybe"})
+    model.config._name_or_path = "google-bert/bert-base-uncased"
+    save_adapters(model, tmp_path / "adapter")
+    card = tmp_path / "adapter" / "README.md"
+    metadata = yaml.safe_load(card.read_text().split("---")[1])
+    assert metadata["base_model"] == "google-bert/bert-base-uncased"
+    assert metadata["library_name"] == "adapter_fast"
+    assert {"adapter_fast", "bottleneck-adapter", "bert"} <= set(metadata["tags"])
+    assert "load_adapters(model, directory)" in card.read_text()
+    assert "Classes: no, yes, maybe." in card.read_text()
+    model.config._name_or_path = "/somewhere/of/mine"
+    save_adapters(model, tmp_path / "adapter")
+    assert "base_model" not in card.read_text()
+    assert "/somewhere" not in card.read_text()
+    card.write_text("# Mine")
+    save_adapters(model, tmp_path / "adapter")
+    assert card.read_text() == "# Mine"
