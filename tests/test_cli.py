@@ -35,7 +35,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_model(folder / "model")
     write_task(folder / "task.csv")
     write_model(folder / "bloom", BloomConfig(vocab_size=24, hidden_size=16, n_layer=1, n_head=2, pad_token_id=0))
-    write_model(folder / "no-pooler", auto="MaskedLM")
+    write_model(folder / "one-layer-less")
+    config = json.loads((folder / "one-layer-less/config.json").read_text())
+    config["num_hidden_layers"] += 1
+    (folder / "one-layer-less/config.json").write_text(json.dumps(config))
     write_model(folder / "broken")
     (folder / "broken/model.safetensors").write_bytes(b"short")
     write_model(folder / "mute")
@@ -78,7 +81,7 @@ BAD_INPUT = {
     "broken-model": ({"model": "broken"}, "broken' does not load: Error while deserializing header"),
     "no-tokenizer": ({"model": "mute"}, "mute' has no tokenizer: expected tokenizer.json"),
     "no-site": ({"model": "bloom"}, "bloom"),
-    "random-pooler": ({"model": "no-pooler"}, "has no weights for bert.pooler.dense.bias (2 such), which would stay"),
+    "random-layer": ({"model": "one-layer-less"}, "lacked bert.encoder.layer.2.attention.self.query.weight (16 such)"),
     "too-long": ({"max_length": "64"}, "max_length 64 is over the model's 32 positions"),
     "bottleneck": ({"bottleneck": "0"}, "bottleneck must be at least 1, got 0"),
     "epochs": ({"epochs": "many"}, "Invalid value for '--epochs': 'many' is not a valid integer."),

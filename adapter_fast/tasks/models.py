@@ -108,20 +108,8 @@ def prepare(loaded: Loaded, settings: Settings) -> None:
             train_head_only(model)
         else:
             train_all(model)
-        _refuse_random_base(model, loaded.new_parameters, settings)
     except (TypeError, ValueError) as error:
         raise UserError(first_line(error)) from error
-
-
-def _refuse_random_base(model: nn.Module, new_parameters: list[str], settings: Settings) -> None:
-    """Raise where a parameter that the model's files have not, and that is random now, would stay as it is."""
-    trains = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    frozen = [name for name in new_parameters if trains.get(name) is False]
-    if frozen:
-        raise UserError(
-            f"model {settings.model!r} has no weights for {frozen[0]} ({len(frozen)} such), which would stay random: "
-            f"expected a model whose files hold all but the head, or --method full"
-        )
 
 
 def adapter_config(settings: Settings) -> AdapterConfig:
