@@ -420,7 +420,7 @@ def test_the_command_shows_what_it_read_before_it_trains(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     task = tmp_path / "multiconer.conll"
-    sentences = (world / "tags.conll").read_text().replace("\tX\t", " _ _ ").split("\n\n")
+    sentences = (world / "tags.conll").read_text().replace("\tX\t", " _ _ ").strip().split("\n\n")
     task.write_text("\n".join(f"# id {i}\tdomain=train\n{text.strip()}\n" for i, text in enumerate(sentences)))
     words = ["tune", "--model", str(world / "tagger"), "--task", str(task), "--output", str(tmp_path / "run")]
     assert main([*words, "--epochs", "1", "--bottleneck", "4", "--max-length", "16"]) == 0
