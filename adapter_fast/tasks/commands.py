@@ -64,8 +64,9 @@ def one_gpu() -> None:
 @click.option("--test-size", type=float, help="Examples to test on.  [default: 0.2 of a single file, else all]")
 @click.option("--validation", "validation_file", help="File or folder to score after each epoch.")
 @click.option("--test", "test_file", help="File or folder to test on; without it the task's own is split.")
-@click.option("--text-column", default=DEFAULTS.text_column, show_default=True)
-@click.option("--label-column", default=DEFAULTS.label_column, show_default=True)
+@click.option("--text-column", default=DEFAULTS.text_column, show_default=True, help="In CoNLL files a number, from 1.")
+@click.option("--label-column", default=DEFAULTS.label_column, show_default=True, help="As --text-column.")
+@click.option("--skip-bad", is_flag=True, help="Leave out answers that are not where they say, and count them.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default=DEFAULTS.precision, show_default=True)
 @click.option("--gradient-checkpointing", is_flag=True, help="Less memory: layers are computed again going back.")
 @click.option("--report-to", default=DEFAULTS.report_to, show_default=True, help="tensorboard, wandb …: see Trainer.")
@@ -79,15 +80,22 @@ def tune(output: Path, resume: bool, **options: Any) -> None:
     from rich.console import Console
 
     from .progress import Board
-    from .screen import print_run, score_text
+    from .screen import print_data, print_run, score_text
     from .tuning import is_first_process
     from .tuning import tune as run
 
     console = Console()
     label = settings.method
+
+    def report(event: dict[str, Any]) -> None:
+        if event["event"] != "data":
+            board.handle(label, event)
+        elif is_first_process():
+            print_data(console, event)
+
     with Board(console, [label]) as board:
         board.begin(label)
-        outcome = run(settings, output, resume=resume, report=lambda event: board.handle(label, event))
+        outcome = run(settings, output, resume=resume, report=report)
         board.finish(label, score_text(*next(iter(outcome.results["metrics"].items()))))
     if is_first_process():
         print_run(console, outcome.results, output)

@@ -83,6 +83,28 @@ def score_text(metric: str, value: float) -> str:
     return f"{metric.replace('_', ' ').replace('f1', 'F1')} {value:.3f}"
 
 
+def print_data(console: Console, event: dict[str, Any]) -> None:
+    """What was read, before it trains: examples by file and part, classes with their counts, what was assumed."""
+    (source, number), *others = event["read"]
+    read = [f"{number:,} {event['unit']} from {source}", *(f"{number:,} from {source}" for source, number in others)]
+    words = {"train": "to train on", "validation": "to validate", "test": "to test"}
+    parts = [f"{size:,} {words[name]}" for name, size in event["sizes"].items() if size]
+    lines = [f"read {', '.join(read)}: {', '.join(parts)}"]
+    if event["labels"]:
+        counts = ", ".join(f"{_name(name)} {count:,}" for name, count in event["most"])
+        hidden = event["labels"] - len(event["most"])
+        more = f" and {hidden:,} more, down to {event['least']:,}" if hidden else ""
+        lines.append(f"{event['labels']:,} classes to train on: {counts}{more}")
+    for line in [*lines, *(f"note: {notice}" for notice in event["notices"])]:
+        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _name(label: str, most: int = 40) -> str:
+    """A class's name as it can be shown: without line breaks and the like, and not too long."""
+    shown = label if label.isprintable() else repr(label)
+    return shown if len(shown) <= most else f"{shown[:most]}…"
+
+
 def print_run(console: Console, results: dict[str, Any], output: Path) -> None:
     """A tuning run's result."""
     unit = load_kind(results["kind"]).unit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..common.errors import UserError
 from .data.corpora import CORPORA, read_corpus
@@ -15,12 +15,17 @@ from .kinds.find import kind_name, load_kind
 from .kinds.settings import Settings
 
 DEFAULT_TEST_SIZE = 0.2
+MOST = 8  # classes that are named where there are many
 Some = TypeVar("Some", bound=Rows)
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """A task's kind, its parts, and its labels in class order; no labels for a kind without classes."""
+    """A task's kind, its parts, and its labels in class order; no labels for a kind without classes.
+
+    `read` is what was read before it was split: each file with its number of examples. `notices` are what the readers
+    assumed, a line each.
+    """
 
     kind_name: str
     kind: Kind
@@ -28,6 +33,8 @@ class TaskData:
     validation: Rows | None
     test: Rows
     label_names: list[str]
+    read: list[tuple[str, int]]
+    notices: list[str]
 
     def sizes(self) -> dict[str, int]:
         """How many examples each part has."""
@@ -37,13 +44,32 @@ class TaskData:
             "test": len(self.test),
         }
 
+    def summary(self) -> dict[str, Any]:
+        """What is shown before training: examples by file and part, the training part's most frequent classes."""
+        labels = Counter(self.kind.labels(self.train) or [])
+        counts = sorted(((labels[name], name) for name in self.label_names), key=lambda pair: -pair[0])
+        return {
+            "unit": self.kind.unit,
+            "read": self.read,
+            "sizes": self.sizes(),
+            "labels": len(self.label_names),
+            "most": [(name, count) for count, name in counts[:MOST]],
+            "least": counts[-1][0] if counts else 0,
+            "notices": self.notices,
+        }
+
 
 def load_task(settings: Settings) -> TaskData:
     """Read the task and split it; every label of a separate held-out file must occur in the task's own data."""
     name = kind_name(settings)
     kind = load_kind(name)
+    if settings.skip_bad and not kind.skips_bad:
+        raise UserError(f"skip_bad leaves out bad answers to questions: {settings.task} is for {name}, which has none")
     train, test = _read(kind, settings)
     validation = kind.read(settings.validation_file, settings) if settings.validation_file else None
+    files = list(filter(None, (train, validation, test)))
+    read = [(part.source, len(part)) for part in files]
+    notices = [notice for part in files for notice in part.notices]
     names = _checked_labels(kind, train, validation, test)
     if test is None:
         test, train = split(train, _count(train, settings.test_size or DEFAULT_TEST_SIZE), settings.seed)
@@ -55,7 +81,7 @@ def load_task(settings: Settings) -> TaskData:
         train = split(train, len(train) - _count(train, settings.train_size), settings.seed)[1]
     if not len(train):
         raise UserError(f"{train.source}: no example is left to train on")
-    return TaskData(name, kind, train, validation, test, names)
+    return TaskData(name, kind, train, validation, test, names, read, notices)
 
 
 def _read(kind: Kind, settings: Settings) -> tuple[Rows, Rows | None]:
@@ -150,8 +176,8 @@ def _count(rows: Rows, size: float) -> int:
 def label_names(labels: list[str]) -> list[str]:
     """The labels in class order: by number where all are whole numbers, else by name."""
     names = set(labels)
-    if all(name.isdecimal() for name in names):
-        return sorted(names, key=lambda name: (int(name), name))
+    if all(name.isdecimal() for name in names):  # int takes no more than 4,300 digits
+        return sorted(names, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name))
     return sorted(names)
 
 

@@ -74,6 +74,7 @@ def _tune(settings: Settings, output: Path, resume: bool, checkpoints: bool, rep
     if first:
         check_output(output, settings, resume)
     data = load_task(settings)
+    report({"event": "data", **data.summary()})
     set_seed(settings.seed)
     loaded = load_model(settings.model, data.kind, data.label_names)
     model, processor, kind, new_parameters = loaded

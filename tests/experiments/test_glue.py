@@ -160,6 +160,12 @@ def _rewrite(path: Path, change: Any) -> None:
         ("QQP", "train.tsv", lambda lines: [lines[0], lines[-2]], r"train\.tsv has no examples"),
         ("RTE", "train.tsv", lambda lines: lines[1:], "line 1: no column 'sentence1': its columns are 0, "),
         ("RTE", "train.tsv", lambda lines: ["index\tsentence1\tsentence2", *lines[1:]], "line 1: no column 'label'"),
+        (
+            "RTE",
+            "train.tsv",
+            lambda lines: [f"{lines[0]}\tlabel", *lines[1:]],
+            "line 1: the column 'label' is there 2 ",
+        ),
         ("RTE", "test.tsv", lambda lines: ["id\tsentence1\tsentence2", *lines[1:]], "line 1: no column 'index'"),
         ("RTE", "dev.tsv", lambda lines: [*lines[:3], "7\tx\ty", *lines[4:]], "line 4: 3 columns, expected 4: index"),
         ("QQP", "train.tsv", lambda lines: [*lines[:3], lines[3] + "\t1"], "line 4: 7 columns, expected 6"),

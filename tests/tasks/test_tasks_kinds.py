@@ -415,6 +415,43 @@ def test_the_command_shows_the_kinds_metric(
     assert json.loads((tmp_path / "run/run.json").read_text())["layers"] == [0, 1]
 
 
+def test_the_command_shows_what_it_read_before_it_trains(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    task = tmp_path / "multiconer.conll"
+    sentences = (world / "tags.conll").read_text().replace("\tX\t", " _ _ ").strip().split("\n\n")
+    task.write_text("\n".join(f"# id {i}\tdomain=train\n{text.strip()}\n" for i, text in enumerate(sentences)))
+    words = ["tune", "--model", str(world / "tagger"), "--task", str(task), "--output", str(tmp_path / "run")]
+    assert main([*words, "--epochs", "1", "--bottleneck", "4", "--max-length", "16"]) == 0
+    captured = capsys.readouterr()
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert list(results["metrics"]) == ["f1", "precision", "recall", "accuracy"]
+    assert results["label_names"] == sorted(["O", *(f"{letter}-{topic}" for letter in "BI" for topic in TOPICS)])
+    assert captured.out.startswith(
+        f"read 90 sentences from {task}: 72 to train on, 18 to test\n7 classes to train on: O "
+    )
+    note = f"note: {task}, line 1: begins with # and is taken for a comment, with 89 more\n"
+    assert captured.out.index(note) < captured.out.index("F1 ") and captured.err == ""
+
+
+def test_bad_answers_are_skipped_by_the_command(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    content = json.loads((world / "squad.json").read_text())
+    content["data"][0]["paragraphs"][0]["qas"][0]["answers"][0]["answer_start"] = 999
+    (tmp_path / "squad.json").write_text(json.dumps(content))
+    words = ["tune", "--model", str(world / "reader"), "--task", str(tmp_path / "squad.json")]
+    options = ["--output", str(tmp_path / "run"), "--epochs", "1", "--max-length", "16", "--stride", "4"]
+    assert main([*words, *options]) == BAD_INPUT
+    assert "is not at 999 in its context" in capsys.readouterr().err
+    assert main([*words, *options, "--skip-bad"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("read 89 questions from ")
+    assert "squad.json: 1 bad answer left out, and 1 question that had no other; the first: " in shown
+
+
 @pytest.mark.parametrize("value", ["a", "3-1", "1,,2", "-1", "0-"])
 def test_layers_that_are_no_numbers_are_one_line(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", "--model", "m", "--task", "t", "--output", "o", f"--layers={value}"]) == BAD_INPUT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from adapter_fast.tasks.kinds.settings import Settings
 from adapter_fast.tasks.kinds.tokens import CUT, first_tokens
 from adapter_fast.tasks.metrics.answer_scores import exact_match, normalize_answer, score_answers, token_f1
 from adapter_fast.tasks.metrics.answer_spans import best_spans
-from adapter_fast.tasks.metrics.entities import entities, is_bio, score_entities
+from adapter_fast.tasks.metrics.entities import OUTSIDE, entities, has_entities, score_entities
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +66,57 @@ def test_an_entity_counts_where_type_and_both_ends_are_right() -> None:
     assert score_entities(gold, [["O"] * len(tags) for tags in gold]) == {"precision": 0, "recall": 0, "f1": 0}
 
 
-def test_only_bio_tags_have_entities() -> None:
-    assert is_bio(["O", "B-A", "I-A"])
-    assert not any(map(is_bio, (["O"], ["O", "NOUN"], ["O", "B-A", "E-A"], ["O", "B-"])))
+SCHEMES = {  # the letters of a first, an inner, a last and an only word
+    "IOB2": "BIIB",
+    "BIOES": "BIES",
+    "BILOU": "BILU",
+    "BMES": "BMES",
+    "BMEWO": "BMEW",
+}
+
+
+def tags_of(spans: list[tuple[str, int, int]], length: int, letters: str) -> list[str]:
+    """The tags of spans in a scheme; letters alone where a type is ""."""
+    tags = [OUTSIDE] * length
+    first, inner, last, only = letters
+    for kind, begin, end in spans:
+        own = only if end - begin == 1 else first + inner * (end - begin - 2) + last
+        tags[begin:end] = [f"{letter}-{kind}" if kind else letter for letter in own]
+    return tags
+
+
+@pytest.mark.parametrize("kinds", [("A",), ("A", "B-C"), ("",)], ids=["one", "two", "bare"])
+@pytest.mark.parametrize("letters", SCHEMES.values(), ids=SCHEMES)
+def test_entities_are_the_spans_that_a_scheme_was_made_of(letters: str, kinds: tuple[str, ...]) -> None:
+    chance = random.Random(0)
+    for _ in range(200):
+        spans, at = [], chance.randint(0, 2)
+        while at < 12:
+            end = at + chance.randint(1, 4)
+            spans.append((chance.choice(kinds), at, end))
+            at = end + chance.choice((0, 0, 1, 3))  # most stand side by side
+        tags = tags_of(spans, 18, letters)
+        assert entities(tags) == set(spans), tags
+        assert has_entities([*tags, letters[0] + (f"-{kinds[0]}" if kinds[0] else "")])
+
+
+def test_a_scheme_out_of_order_is_read_as_seqeval_does() -> None:
+    assert entities(["E-A", "E-A", "I-A"]) == {("A", 0, 1), ("A", 1, 2), ("A", 2, 3)}
+    assert entities(["S-A", "I-A", "E-A", "O", "L-B"]) == {("A", 0, 1), ("A", 1, 3), ("B", 4, 5)}
+    assert entities(["B-A", "E-B"]) == {("A", 0, 1), ("B", 1, 2)}
+
+
+def test_tags_that_mark_no_entities() -> None:
+    none = (
+        ["O"],
+        ["O", "NOUN"],
+        ["O", "B-"],
+        ["O", "B-A", "X"],
+        ["O", "I"],
+        ["N", "V", "O", "S", "E", "L"],
+        ["0", "1"],
+    )
+    assert not any(map(has_entities, none))
 
 
 # Answers

@@ -59,6 +59,9 @@ def read_part(task: GlueTask, path: Path, labelled: bool) -> TextPairs:
     missing = [column for column in wanted if column not in header]
     if missing:
         raise UserError(f"{path}, line 1: no column {missing[0]!r}: its columns are {', '.join(header)}")
+    twice = [column for column in wanted if header.count(column) > 1]
+    if twice:
+        raise UserError(f"{path}, line 1: the column {twice[0]!r} is there {header.count(twice[0])} times")
     row_id = header.index(task.row_id) if task.row_id in header else None
     texts = [header.index(column) for column in task.texts]
     label = header.index(task.label) if labelled else None

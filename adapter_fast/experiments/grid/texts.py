@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from ...common.errors import UserError
@@ -60,6 +61,8 @@ def _read(name: str, options: Options) -> Task:
     else:
         settings = _settings(options, name)
     data = load_task(settings)
+    for notice in data.notices:
+        warnings.warn(notice, stacklevel=2)
     if data.validation is None:
         raise UserError(f"--data {name} has no validation part")
     parts = {TRAIN: data.train, VALIDATION: data.validation, TEST: data.test}

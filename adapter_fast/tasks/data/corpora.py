@@ -14,7 +14,8 @@ import zipfile
 from pathlib import Path
 
 from ...common.errors import UserError
-from .readers import FIELD_LIMIT, Examples
+from .readers import Examples
+from .tables import FIELD_LIMIT
 
 CORPORA = ("reuters-r8", "reuters-r52", "20newsgroups", "election-tweets")
 ONE_PART = {"election-tweets": ("election-tweets-2016", "Author", "Content")}  # file, label and text columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +35,13 @@ def read_documents(path: str | Path, text_column: str = "text") -> Documents:
     suffix = check_suffix(path, SUFFIXES, "files to model language on")
     content = read_text(path, "text" if suffix == ".txt" else f"the field {text_column!r}")
     if suffix == ".txt":
-        return Documents(str(path), content.splitlines(keepends=True), one_text=True)
+        return Documents(str(path), list(io.StringIO(content, newline="")), one_text=True)
     rows = json_lines(path, content, (text_column,))
-    texts = [json_text(path, line, text_column, row[text_column]) for line, row in rows]
-    filled = [text for text in texts if text.strip()]
+    texts = [(line, json_text(path, line, text_column, row[text_column])) for line, row in rows]
+    filled = [text for _, text in texts if text.strip()]
+    blank = [line for line, text in texts if not text.strip()]
     if not filled:
         raise UserError(f"{path} has no document: the field {text_column!r} is empty in every line")
-    return Documents(str(path), filled, one_text=False)
+    more = f", with {len(blank) - 1:,} more" if len(blank) > 1 else ""
+    notices = [f"{path}, line {blank[0]}: the document is blank and left out{more}"] if blank else []
+    return Documents(str(path), filled, one_text=False, notices=tuple(notices))

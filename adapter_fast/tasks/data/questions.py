@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...common.errors import UserError
-from .decode import check_suffix, read_text
+from .decode import check_characters, check_suffix, parse_json, read_text
 from .rows import Rows
 
 SUFFIXES = (".json",)
@@ -36,8 +35,12 @@ class Questions(Rows):
         return self.contexts
 
 
-def read_questions(path: str | Path) -> Questions:
+def read_questions(path: str | Path, skip_bad: bool = False) -> Questions:
     """Read a file of SQuAD v1.1 (Rajpurkar et al. 2016): data → paragraphs → qas → answers.
+
+    Args:
+        skip_bad: leave out answers that are empty or not where they say, and questions that have no other; their
+            number is among the notices.
 
     Raises:
         UserError: another structure, an id that occurs twice, a question without an answer (as SQuAD v2.0 has them),
@@ -45,14 +48,11 @@ def read_questions(path: str | Path) -> Questions:
     """
     path = Path(path)
     check_suffix(path, SUFFIXES, "files of questions")
-    try:
-        content = json.loads(read_text(path, "SQuAD's JSON"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
-    return check_questions(str(path), _entries(path, content))
+    content = parse_json(path, read_text(path, "SQuAD's JSON"))
+    return check_questions(str(path), _entries(path, content), skip_bad)
 
 
-def check_questions(source: str, entries: Iterable[tuple[str, str, Any]]) -> Questions:
+def check_questions(source: str, entries: Iterable[tuple[str, str, Any]], skip_bad: bool = False) -> Questions:
     """The questions of (where it stands, context, entry), an entry being one of SQuAD's qas: id, question, answers.
 
     Raises:
@@ -60,15 +60,26 @@ def check_questions(source: str, entries: Iterable[tuple[str, str, Any]]) -> Que
     """
     seen: set[str] = set()
     rows = []
+    bad: list[str] = []
     for where, context, entry in entries:
-        row = _question(where, context, entry)
+        row = _question(where, context, entry, bad if skip_bad else None)
         if row[0] in seen:
             raise UserError(f"{source}: the question id {row[0]!r} occurs twice")
         seen.add(row[0])
-        rows.append(row)
+        if row[3]:
+            rows.append(row)
     if not rows:
-        raise UserError(f"{source} has no questions")
-    return Questions(source, *(list(column) for column in zip(*rows)))
+        raise UserError(f"{source} has no questions" + (f" with a good answer: {bad[0]}" if bad else ""))
+    notices: tuple[str, ...] = ()
+    if bad:
+        without = len(seen) - len(rows)
+        counts = f"{_count(len(bad), 'bad answer')} left out, and {_count(without, 'question')} that had no other"
+        notices = (f"{source}: {counts}; the first: {bad[0]}",)
+    return Questions(source, *(list(column) for column in zip(*rows)), notices=notices)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _entries(path: Path, content: Any) -> Iterator[tuple[str, str, Any]]:
@@ -81,24 +92,35 @@ def _entries(path: Path, content: Any) -> Iterator[tuple[str, str, Any]]:
                 yield f"{where}.qas[{k}]", context, entry
 
 
-def _question(where: str, context: str, entry: Any) -> tuple[str, str, str, list[Answer]]:
+def _question(where: str, context: str, entry: Any, bad: list[str] | None) -> tuple[str, str, str, list[Answer]]:
+    """The row; what is wrong with an answer is raised, or with a list noted there."""
     name = get_field(where, entry, "id", str)
     question = get_field(where, entry, "question", str)
     answers = []
-    for answer in get_field(where, entry, "answers", list):
-        text, start = get_field(where, answer, "text", str), get_field(where, answer, "answer_start", int)
-        if not text.strip():
-            raise UserError(f"{where}: question {name!r} has an empty answer")
-        if start < 0 or context[start : start + len(text)] != text:
-            elsewhere = context.find(text)
-            found = f"it is at {elsewhere}" if elsewhere >= 0 else "it does not occur there"
-            raise UserError(
-                f"{where}: the answer {text!r} of question {name!r} is not at {start} in its context: {found}"
-            )
-        answers.append(Answer(text, start))
-    if not answers:
+    given = get_field(where, entry, "answers", list)
+    if not given:
         raise UserError(f"{where}: question {name!r} has no answer: expected SQuAD v1.1, where each has one or more")
+    for answer in given:
+        text, start = get_field(where, answer, "text", str), get_field(where, answer, "answer_start", int)
+        wrong = _wrong_answer(name, context, text, start)
+        if wrong and bad is None:
+            raise UserError(f"{where}: {wrong}")
+        if wrong and bad is not None:
+            bad.append(f"{where}: {wrong}")
+        else:
+            answers.append(Answer(text, start))
     return name, question, context, answers
+
+
+def _wrong_answer(name: str, context: str, text: str, start: int) -> str:
+    """What is wrong with the answer of this question, "" for nothing."""
+    if not text.strip():
+        return f"question {name!r} has an empty answer"
+    if start < 0 or context[start : start + len(text)] != text:
+        elsewhere = context.find(text)
+        found = f"it is at {elsewhere}" if elsewhere >= 0 else "it does not occur there"
+        return f"the answer {text!r} of question {name!r} is not at {start} in its context: {found}"
+    return ""
 
 
 def get_field(where: str, value: Any, key: str, kind: type) -> Any:
@@ -108,4 +130,4 @@ def get_field(where: str, value: Any, key: str, kind: type) -> Any:
     found = value[key]
     if not isinstance(found, kind) or isinstance(found, bool):
         raise UserError(f"{where}: {key!r} must be of type {kind.__name__}, got {type(found).__name__}")
-    return found
+    return check_characters(f"{where}: {key!r}", found) if isinstance(found, str) else found

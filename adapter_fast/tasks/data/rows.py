@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 Own = TypeVar("Own", bound="Rows")
@@ -11,9 +11,13 @@ Own = TypeVar("Own", bound="Rows")
 
 @dataclass(frozen=True)
 class Rows:
-    """Base of a task's examples: the fields that are lists are columns; `source` is what errors call them."""
+    """Base of a task's examples: the fields that are lists are columns; `source` is what errors call them.
+
+    `notices` are what the reader assumed, a line each with file and line.
+    """
 
     source: str
+    notices: tuple[str, ...] = field(default=(), kw_only=True, compare=False)
 
     def __len__(self) -> int:
         return len(next(iter(self._columns().values())))
@@ -36,5 +40,5 @@ class Rows:
         return False
 
     def _columns(self) -> dict[str, list[Any]]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, list)}

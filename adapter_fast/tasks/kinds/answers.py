@@ -25,10 +25,11 @@ class QuestionAnswering(Kind):
     mapping = MODEL_FOR_QUESTION_ANSWERING_MAPPING
     default_length = 384  # BERT's code, run_squad.py
     needs_fast = True
+    skips_bad = True
 
     def read(self, path: str, settings: Settings) -> Questions:
         """A .json file of SQuAD v1.1."""
-        return read_questions(path)
+        return read_questions(path, settings.skip_bad)
 
     def encode(self, rows: Questions, processor: Any, label_names: list[str], settings: Settings) -> EncodedQuestions:
         """Windows of each context behind its question."""

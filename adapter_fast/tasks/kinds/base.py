@@ -24,6 +24,7 @@ class Kind:
     needs_fast: ClassVar[bool] = False  # whether the tokenizer must tell where its tokens were in the text
     trains_head: ClassVar[bool] = True  # whether the model's head is the task's own
     reads_text: ClassVar[bool] = True
+    skips_bad: ClassVar[bool] = False  # whether bad examples can be left out and counted
     head_config: ClassVar[dict[str, Any]] = {}  # of the model's configuration, where labels do not say it all
 
     def read(self, path: str, settings: Settings) -> Rows:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...common.errors import UserError
 from ..data import questions as squad
-from ..data import readers, sentences
+from ..data import readers, sentences, tables
 from ..data.corpora import CORPORA
+from ..data.decode import json_lines, read_text
 from . import KINDS
 from .settings import Settings
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .base import Kind
 
 BY_SUFFIX = {
-    **dict.fromkeys(readers.DELIMITERS, "text-classification"),
+    **dict.fromkeys(tables.DELIMITERS, "text-classification"),
     **dict.fromkeys(sentences.COLUMN_SUFFIXES, "token-classification"),
     **dict.fromkeys(squad.SUFFIXES, "question-answering"),
     ".txt": "language-modelling",
@@ -55,11 +55,9 @@ def kind_name(settings: Settings) -> str:
 
 def _by_fields(path: Path, settings: Settings) -> str:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            first = json.loads(next((line for line in file if line.strip()), ""))
-    except (OSError, ValueError):
-        first = None  # what is wrong with it, the reader says
-    fields = set(first) if isinstance(first, dict) else set()
+        fields = set(next(json_lines(path, read_text(path, "JSON Lines"), ()))[1])
+    except UserError:
+        fields = set()  # what is wrong with it, the reader says
     if fields >= {sentences.TOKENS, sentences.TAGS}:
         return "token-classification"
     return "language-modelling" if fields == {settings.text_column} else "text-classification"

@@ -47,6 +47,7 @@ class Settings:
     target_modules: str | None = None
     gradient_checkpointing: bool = False
     report_to: str = "none"
+    skip_bad: bool = False
 
     def __post_init__(self) -> None:
         choices = (("method", METHODS), ("precision", PRECISIONS), ("placement", PLACEMENTS), ("kind", (*KINDS, None)))

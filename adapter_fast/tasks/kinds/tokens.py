@@ -1,4 +1,4 @@
-"""Token classification: a tag for each word of a sentence; entities where the tags are BIO."""
+"""Token classification: a tag for each word of a sentence; entities where the tags mark them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import (
 
 from ..data.encoded import IGNORED, Encoded, model_inputs, numbers_of
 from ..data.sentences import Sentences, read_sentences
-from ..metrics.entities import OUTSIDE, is_bio, score_entities
+from ..metrics.entities import OUTSIDE, has_entities, score_entities
 from .base import Kind
 from .settings import Settings
 
@@ -43,8 +43,9 @@ class TokenClassification(Kind):
     needs_fast = True
 
     def read(self, path: str, settings: Settings) -> Sentences:
-        """A .jsonl file or a CoNLL-style one."""
-        return read_sentences(path)
+        """A .jsonl file or a CoNLL-style one, whose columns --text-column and --label-column may say by number."""
+        columns = (settings.text_column, settings.label_column)
+        return read_sentences(path, *(int(column) if column.isdecimal() else None for column in columns))
 
     def labels(self, rows: Any) -> list[str]:
         """One a word."""
@@ -73,7 +74,7 @@ class TokenClassification(Kind):
         return DataCollatorForTokenClassification(processor)
 
     def score(self, predictions: np.ndarray, encoded: EncodedSentences) -> dict[str, float]:
-        """Entities' F1, precision and recall and the words' accuracy for BIO tags, else accuracy and macro F1.
+        """Entities' F1, precision, recall and the words' accuracy where tags mark entities, else accuracy and macro F1.
 
         A word that was cut off counts: as outside for entities, and as wrong for the accuracy.
         """
@@ -85,7 +86,7 @@ class TokenClassification(Kind):
         ]
         flat_gold, flat = [tag for tags in gold for tag in tags], [tag for tags in predicted for tag in tags]
         accuracy = float(accuracy_score(flat_gold, flat))
-        if not is_bio(encoded.label_names):
+        if not has_entities(encoded.label_names):
             occurring = sorted({*flat_gold, *flat} - {NO_TAG})
             macro = f1_score(flat_gold, flat, labels=occurring, average="macro", zero_division=0)
             return {"accuracy": accuracy, "macro_f1": float(macro)}
