@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -278,6 +279,75 @@ def test_explicit_targets_follow_peft(targets):
     assert torch.equal(logits(model.unload()), logits(build()))
 
 
+OVER_FAMILIES = ["bert", "distilbert", "deberta-v2", "gpt2", "llama", "t5", "vit"]
+
+
+@pytest.mark.parametrize("family", OVER_FAMILIES)
+def test_a_second_expression_that_matches_the_first_adapters_modules(family):
+    targets = "|".join(f"{re.escape(name)}.*" for name in layers_of(wrapped(family)))
+    model = wrapped(family, seed=1, target_modules=targets)
+    first, places = outputs(model, family), list(layers_of(model))
+    model.add_adapter("two", config(target_modules=targets))
+    enlarge(model, "two", 2).eval()
+    assert any(re.fullmatch(targets, f"{place}.{own}") for place in places for own in ("base_layer", "bottleneck_down"))
+    assert list(layers_of(model)) == places
+    assert all(set(layer.bottleneck_apply) == {"default", "two"} for layer in layers_of(model).values())
+    assert torch.equal(outputs(model, family), first)
+    model.set_adapter("two")
+    assert torch.equal(outputs(model, family), outputs(wrapped(family, seed=2, target_modules=targets), family))
+
+
+def test_a_wrong_target_beside_a_first_adapter_still_changes_nothing():
+    model = wrapped()
+    before = snapshot(model)
+    with pytest.raises(
+        ValueError, match="target_modules names bert.embeddings.dropout, a Dropout whose width cannot be told"
+    ):
+        model.add_adapter("two", config(target_modules=r".*\.dropout.*"))
+    assert list(model.peft_config) == ["default"]
+    assert_same(model, before)
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_a_wrapper_tells_the_widths_of_what_it_wraps(family):
+    model, seen = wrapped(family), set()
+    for layer in layers_of(model).values():
+
+        def compare(_, args, output, layer=layer):
+            assert (layer.in_features, layer.out_features) == (args[0].shape[-1], output.shape[-1])
+            seen.add(layer)
+
+        layer.base_layer.register_forward_hook(compare)
+    outputs(model, family)
+    assert seen == set(layers_of(model).values())
+
+
+@pytest.mark.parametrize(
+    ("family", "target", "widths"),
+    [
+        ("bert", "word_embeddings", (60, HIDDEN)),
+        ("bert", "intermediate.dense", (HIDDEN, 48)),
+        ("bert", "LayerNorm", (HIDDEN, HIDDEN)),
+        ("gpt2", "mlp.c_fc", (HIDDEN, 48)),
+        ("llama", "mlp.down_proj", (48, HIDDEN)),
+        ("llama", "input_layernorm", (HIDDEN, HIDDEN)),
+    ],
+)
+def test_widths_of_explicit_targets(family, target, widths):
+    found = layers_of(get_peft_model(build(family), config(target_modules=[target]))).values()
+    assert {(layer.in_features, layer.out_features) for layer in found} == {widths}
+
+
+def test_the_bases_own_modules_may_have_our_prefix():
+    base = nn.Sequential()
+    base.bottleneck_in = nn.Linear(4, 4)
+    base.last = nn.Linear(4, 4)
+    model = get_peft_model(base, config(target_modules=["last"]))
+    assert not any(parameter.requires_grad for parameter in model.base_model.model.bottleneck_in.parameters())
+    stored = peft.get_peft_model_state_dict(model)
+    assert len(stored) == 4 and not any("bottleneck_in" in key for key in stored)
+
+
 @pytest.mark.parametrize(
     ("base", "overrides", "message"),
     [
@@ -415,6 +485,37 @@ def test_a_later_adapter_is_made_where_the_base_is_by_then():
     assert {p.device.type for layer in layers_of(model).values() for p in weights_of(layer, "three").values()} == {
         "meta"
     }
+
+
+def on_disk(family: str, folder: Path) -> nn.Module:
+    """A base whose weights lie in files and come to the CPU module by module; all its parameters are on meta."""
+    import accelerate
+
+    base = accelerate.disk_offload(build(family), str(folder), execution_device=torch.device("cpu"))
+    assert {parameter.device.type for parameter in base.parameters()} == {"meta"}
+    return base
+
+
+@pytest.mark.parametrize("family", [family for family in OVER_FAMILIES if family != "deberta-v2"])  # fails on disk bare
+def test_a_base_on_disk_gets_adapters_where_it_computes(family, tmp_path):
+    base = build(family)
+    with torch.no_grad():
+        before, expected = outputs(base, family), outputs(wrapped(family), family)
+    model = wrapped(family, base=on_disk(family, tmp_path / "base"))
+    model.add_adapter("two", config())
+    for name in ("default", "two"):
+        weights = [weight for layer in layers_of(model).values() for weight in weights_of(layer, name).values()]
+        assert {weight.device.type for weight in weights} == {"cpu"}
+    with torch.no_grad():
+        assert torch.equal(outputs(model.eval(), family), expected) and apart(expected, before) > 1e-3
+        with model.disable_adapter():
+            assert torch.equal(outputs(model, family), before)
+    model.save_pretrained(tmp_path / "adapter", selected_adapters=["default"])
+    for low_cpu_mem_usage in (False, True):
+        fresh = on_disk(family, tmp_path / f"fresh{low_cpu_mem_usage}")
+        loaded = PeftModel.from_pretrained(fresh, tmp_path / "adapter", low_cpu_mem_usage=low_cpu_mem_usage)
+        with torch.no_grad():
+            assert torch.equal(outputs(loaded.eval(), family), expected)
 
 
 class Int8Linear(nn.Module):
