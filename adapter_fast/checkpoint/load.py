@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..common.directories import read_json, resolve
+from ..common.directories import resolve
 from ..config import AdapterConfig
 from ..placement.container import site_of
 from ..placement.inject import add_adapters, check_new_name, remove_adapters
@@ -25,6 +25,7 @@ from .record import (
     check_extent,
     parse_config,
     parse_record,
+    read_config,
     read_tensors,
     without_prefix,
 )
@@ -69,7 +70,7 @@ def load_adapters(
     if not (path / CONFIG_FILE).is_file():
         refuse_other_kinds(path)
         raise FileNotFoundError(f"no saved adapter in {path}: it has no {CONFIG_FILE}")
-    values = read_json(path / CONFIG_FILE)
+    values = read_config(path / CONFIG_FILE)
     tensors: dict[str, Tensor] | None = None
     where = path / WEIGHTS_FILE
     if is_adapterhub(values):

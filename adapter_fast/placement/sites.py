@@ -52,7 +52,8 @@ class Site:
         """The weight's device; where accelerate offloads it, which then is on meta, the one it computes on."""
         device = self.weight.device
         hooks = (getattr(module, "_hf_hook", None) for module in self.dense.modules())
-        computes_on = next((hook.execution_device for hook in hooks if hasattr(hook, "execution_device")), None)
+        found = (getattr(hook, "execution_device", None) for hook in hooks)
+        computes_on = next((each for each in found if each is not None), None)
         return torch.device(computes_on) if device.type == "meta" and computes_on is not None else device
 
 

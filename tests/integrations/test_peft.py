@@ -301,7 +301,7 @@ def test_a_wrong_target_beside_a_first_adapter_still_changes_nothing():
     model = wrapped()
     before = snapshot(model)
     with pytest.raises(
-        ValueError, match="target_modules names bert.embeddings.dropout, a Dropout whose width cannot be told"
+        ValueError, match=r"target_modules names bert\.embeddings\.dropout, a Dropout whose width cannot be told"
     ):
         model.add_adapter("two", config(target_modules=r".*\.dropout.*"))
     assert list(model.peft_config) == ["default"]
@@ -644,6 +644,64 @@ def test_wrong_files_raise(tmp_path):
         path.write_text(json.dumps({**good, **change}))
         with pytest.raises((ValueError, RuntimeError), match=message):
             PeftModel.from_pretrained(build(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "writer"),
+    [
+        ({"format_version": 1, "config": {"bottleneck": M}}, "save_adapters"),
+        ({"version": "adapters.1.3.0", "config": {"reduction_factor": 16}}, "AdapterHub"),
+    ],
+)
+def test_a_directory_that_peft_did_not_write_names_its_loader(written, writer, tmp_path):
+    if writer == "save_adapters":
+        adapter_fast.save_adapters(add_adapters(build(), AdapterConfig(bottleneck=M)), tmp_path)
+    else:
+        (tmp_path / "adapter_config.json").write_text(json.dumps(written))
+    message = rf"adapter_config\.json is of {writer}, not of PEFT: adapter_fast\.load_adapters loads it"
+    for read in (
+        BottleneckConfig.from_pretrained,
+        lambda path: BottleneckConfig.from_json_file(path / "adapter_config.json"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"bottleneck": M}))
+    assert BottleneckConfig.from_pretrained(tmp_path).bottleneck == M
+
+
+METHODS = {
+    "LORA": lambda: peft.LoraConfig(target_modules=["query"]),
+    "IA3": lambda: peft.IA3Config(target_modules=["query"], feedforward_modules=[]),
+    "BOTTLENECK": config,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_our_loaders_name_pefts_for_its_directories(method, tmp_path, monkeypatch, capsys):
+    from adapter_fast.checkpoint import convert_adapter
+    from adapter_fast.cli import BAD_INPUT, main
+
+    saved, model = tmp_path / "saved", build()
+    get_peft_model(build(), METHODS[method]()).save_pretrained(saved)
+    own = ", after import adapter_fast.integrations.peft" if method == "BOTTLENECK" else ""
+    message = (
+        f"{saved / 'adapter_config.json'} is a PEFT adapter's, of peft_type {method!r}: "
+        f"peft.PeftModel.from_pretrained loads it{own}"
+    )
+    before = snapshot(model)
+    for read in (
+        lambda: adapter_fast.load_adapters(model, saved),
+        lambda: convert_adapter(saved, tmp_path / "out", "adapterhub"),
+        lambda: convert_adapter(saved, tmp_path / "out", "adapter_fast"),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            read()
+    assert_same(model, before)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(saved))
+    for command in (["push", str(saved), "me/adapter"], ["pull", "me/adapter", str(tmp_path / "out")]):
+        assert main(command) == BAD_INPUT
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_state_dict_keys_are_stable():
