@@ -153,6 +153,24 @@ except ImportError as error:
     assert python(program) == 'adapter_fast.integrations.peft needs PEFT: pip install "adapter_fast[peft]"'
 
 
+@pytest.mark.parametrize("page", ["limits.md", "migration.md"])
+def test_the_pages_have_what_peft_says_without_our_import(page, tmp_path):
+    get_peft_model(build(), config()).save_pretrained(tmp_path)
+    program = f"""
+import peft
+try:
+    peft.PeftConfig.from_pretrained({str(tmp_path)!r})
+except Exception as error:
+    print(f"{{type(error).__name__}}: {{error}}")
+import adapter_fast.integrations.peft
+print(type(peft.PeftConfig.from_pretrained({str(tmp_path)!r})).__name__)
+"""
+    said, loaded = python(program).splitlines()
+    assert loaded == "BottleneckConfig"
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    assert f"`{said}`" in text and "import adapter_fast.integrations.peft" in text
+
+
 @pytest.mark.slow
 def test_a_pickled_model_brings_the_registration_along(tmp_path):
     model = wrapped()
