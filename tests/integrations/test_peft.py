@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,24 @@ except ImportError as error:
     assert python(program) == 'adapter_fast.integrations.peft needs PEFT: pip install "adapter_fast[peft]"'
 
 
+@pytest.mark.parametrize("page", ["limits.md", "migration.md"])
+def test_the_pages_have_what_peft_says_without_our_import(page, tmp_path):
+    get_peft_model(build(), config()).save_pretrained(tmp_path)
+    program = f"""
+import peft
+try:
+    peft.PeftConfig.from_pretrained({str(tmp_path)!r})
+except Exception as error:
+    print(f"{{type(error).__name__}}: {{error}}")
+import adapter_fast.integrations.peft
+print(type(peft.PeftConfig.from_pretrained({str(tmp_path)!r})).__name__)
+"""
+    said, loaded = python(program).splitlines()
+    assert loaded == "BottleneckConfig"
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    assert f"`{said}`" in text and "import adapter_fast.integrations.peft" in text
+
+
 @pytest.mark.slow
 def test_a_pickled_model_brings_the_registration_along(tmp_path):
     model = wrapped()
@@ -276,6 +295,75 @@ def test_explicit_targets_follow_peft(targets):
     assert {layer.out_features for layer in layers_of(model).values()} == {HIDDEN, 48}
     assert apart(logits(model), logits(build())) > 1e-3
     assert torch.equal(logits(model.unload()), logits(build()))
+
+
+OVER_FAMILIES = ["bert", "distilbert", "deberta-v2", "gpt2", "llama", "t5", "vit"]
+
+
+@pytest.mark.parametrize("family", OVER_FAMILIES)
+def test_a_second_expression_that_matches_the_first_adapters_modules(family):
+    targets = "|".join(f"{re.escape(name)}.*" for name in layers_of(wrapped(family)))
+    model = wrapped(family, seed=1, target_modules=targets)
+    first, places = outputs(model, family), list(layers_of(model))
+    model.add_adapter("two", config(target_modules=targets))
+    enlarge(model, "two", 2).eval()
+    assert any(re.fullmatch(targets, f"{place}.{own}") for place in places for own in ("base_layer", "bottleneck_down"))
+    assert list(layers_of(model)) == places
+    assert all(set(layer.bottleneck_apply) == {"default", "two"} for layer in layers_of(model).values())
+    assert torch.equal(outputs(model, family), first)
+    model.set_adapter("two")
+    assert torch.equal(outputs(model, family), outputs(wrapped(family, seed=2, target_modules=targets), family))
+
+
+def test_a_wrong_target_beside_a_first_adapter_still_changes_nothing():
+    model = wrapped()
+    before = snapshot(model)
+    with pytest.raises(
+        ValueError, match=r"target_modules names bert\.embeddings\.dropout, a Dropout whose width cannot be told"
+    ):
+        model.add_adapter("two", config(target_modules=r".*\.dropout.*"))
+    assert list(model.peft_config) == ["default"]
+    assert_same(model, before)
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_a_wrapper_tells_the_widths_of_what_it_wraps(family):
+    model, seen = wrapped(family), set()
+    for layer in layers_of(model).values():
+
+        def compare(_, args, output, layer=layer):
+            assert (layer.in_features, layer.out_features) == (args[0].shape[-1], output.shape[-1])
+            seen.add(layer)
+
+        layer.base_layer.register_forward_hook(compare)
+    outputs(model, family)
+    assert seen == set(layers_of(model).values())
+
+
+@pytest.mark.parametrize(
+    ("family", "target", "widths"),
+    [
+        ("bert", "word_embeddings", (60, HIDDEN)),
+        ("bert", "intermediate.dense", (HIDDEN, 48)),
+        ("bert", "LayerNorm", (HIDDEN, HIDDEN)),
+        ("gpt2", "mlp.c_fc", (HIDDEN, 48)),
+        ("llama", "mlp.down_proj", (48, HIDDEN)),
+        ("llama", "input_layernorm", (HIDDEN, HIDDEN)),
+    ],
+)
+def test_widths_of_explicit_targets(family, target, widths):
+    found = layers_of(get_peft_model(build(family), config(target_modules=[target]))).values()
+    assert {(layer.in_features, layer.out_features) for layer in found} == {widths}
+
+
+def test_the_bases_own_modules_may_have_our_prefix():
+    base = nn.Sequential()
+    base.bottleneck_in = nn.Linear(4, 4)
+    base.last = nn.Linear(4, 4)
+    model = get_peft_model(base, config(target_modules=["last"]))
+    assert not any(parameter.requires_grad for parameter in model.base_model.model.bottleneck_in.parameters())
+    stored = peft.get_peft_model_state_dict(model)
+    assert len(stored) == 4 and not any("bottleneck_in" in key for key in stored)
 
 
 @pytest.mark.parametrize(
@@ -417,6 +505,37 @@ def test_a_later_adapter_is_made_where_the_base_is_by_then():
     }
 
 
+def on_disk(family: str, folder: Path) -> nn.Module:
+    """A base whose weights lie in files and come to the CPU module by module; all its parameters are on meta."""
+    import accelerate
+
+    base = accelerate.disk_offload(build(family), str(folder), execution_device=torch.device("cpu"))
+    assert {parameter.device.type for parameter in base.parameters()} == {"meta"}
+    return base
+
+
+@pytest.mark.parametrize("family", [family for family in OVER_FAMILIES if family != "deberta-v2"])  # fails on disk bare
+def test_a_base_on_disk_gets_adapters_where_it_computes(family, tmp_path):
+    base = build(family)
+    with torch.no_grad():
+        before, expected = outputs(base, family), outputs(wrapped(family), family)
+    model = wrapped(family, base=on_disk(family, tmp_path / "base"))
+    model.add_adapter("two", config())
+    for name in ("default", "two"):
+        weights = [weight for layer in layers_of(model).values() for weight in weights_of(layer, name).values()]
+        assert {weight.device.type for weight in weights} == {"cpu"}
+    with torch.no_grad():
+        assert torch.equal(outputs(model.eval(), family), expected) and apart(expected, before) > 1e-3
+        with model.disable_adapter():
+            assert torch.equal(outputs(model, family), before)
+    model.save_pretrained(tmp_path / "adapter", selected_adapters=["default"])
+    for low_cpu_mem_usage in (False, True):
+        fresh = on_disk(family, tmp_path / f"fresh{low_cpu_mem_usage}")
+        loaded = PeftModel.from_pretrained(fresh, tmp_path / "adapter", low_cpu_mem_usage=low_cpu_mem_usage)
+        with torch.no_grad():
+            assert torch.equal(outputs(loaded.eval(), family), expected)
+
+
 class Int8Linear(nn.Module):
     """Stands for a bitsandbytes layer: no floating weight, converted on the way."""
 
@@ -543,6 +662,64 @@ def test_wrong_files_raise(tmp_path):
         path.write_text(json.dumps({**good, **change}))
         with pytest.raises((ValueError, RuntimeError), match=message):
             PeftModel.from_pretrained(build(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "writer"),
+    [
+        ({"format_version": 1, "config": {"bottleneck": M}}, "save_adapters"),
+        ({"version": "adapters.1.3.0", "config": {"reduction_factor": 16}}, "AdapterHub"),
+    ],
+)
+def test_a_directory_that_peft_did_not_write_names_its_loader(written, writer, tmp_path):
+    if writer == "save_adapters":
+        adapter_fast.save_adapters(add_adapters(build(), AdapterConfig(bottleneck=M)), tmp_path)
+    else:
+        (tmp_path / "adapter_config.json").write_text(json.dumps(written))
+    message = rf"adapter_config\.json is of {writer}, not of PEFT: adapter_fast\.load_adapters loads it"
+    for read in (
+        BottleneckConfig.from_pretrained,
+        lambda path: BottleneckConfig.from_json_file(path / "adapter_config.json"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"bottleneck": M}))
+    assert BottleneckConfig.from_pretrained(tmp_path).bottleneck == M
+
+
+METHODS = {
+    "LORA": lambda: peft.LoraConfig(target_modules=["query"]),
+    "IA3": lambda: peft.IA3Config(target_modules=["query"], feedforward_modules=[]),
+    "BOTTLENECK": config,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_our_loaders_name_pefts_for_its_directories(method, tmp_path, monkeypatch, capsys):
+    from adapter_fast.checkpoint import convert_adapter
+    from adapter_fast.cli import BAD_INPUT, main
+
+    saved, model = tmp_path / "saved", build()
+    get_peft_model(build(), METHODS[method]()).save_pretrained(saved)
+    own = ", after import adapter_fast.integrations.peft" if method == "BOTTLENECK" else ""
+    message = (
+        f"{saved / 'adapter_config.json'} is a PEFT adapter's, of peft_type {method!r}: "
+        f"peft.PeftModel.from_pretrained loads it{own}"
+    )
+    before = snapshot(model)
+    for read in (
+        lambda: adapter_fast.load_adapters(model, saved),
+        lambda: convert_adapter(saved, tmp_path / "out", "adapterhub"),
+        lambda: convert_adapter(saved, tmp_path / "out", "adapter_fast"),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            read()
+    assert_same(model, before)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(saved))
+    for command in (["push", str(saved), "me/adapter"], ["pull", "me/adapter", str(tmp_path / "out")]):
+        assert main(command) == BAD_INPUT
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_state_dict_keys_are_stable():

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ...common.directories import read_json
 from ...config import WEIGHT_DTYPES, AdapterConfig
 
 FORMAT_VERSION = 1
@@ -99,6 +100,18 @@ def own_files(saved: Saved) -> dict[str, bytes]:
     )
     record = replace(saved.record, sha256=hashlib.sha256(blob).hexdigest())
     return {WEIGHTS_FILE: blob, CONFIG_FILE: json.dumps(asdict(record), indent=2).encode() + b"\n"}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The object in an adapter_config.json, ours or AdapterHub's; ValueError says what reads one of PEFT's."""
+    values = read_json(path)
+    if "peft_type" in values:
+        own = ", after import adapter_fast.integrations.peft" if values["peft_type"] == "BOTTLENECK" else ""
+        raise ValueError(
+            f"{path} is a PEFT adapter's, of peft_type {values['peft_type']!r}: "
+            f"peft.PeftModel.from_pretrained loads it{own}"
+        )
+    return values
 
 
 def parse_record(path: Path, values: Mapping[str, Any]) -> Record:

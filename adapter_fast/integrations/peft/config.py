@@ -110,6 +110,15 @@ class BottleneckConfig(PeftConfig):
             layers=self.layers,  # type: ignore[arg-type]
         )
 
+    @classmethod
+    def from_json_file(cls, path_json_file: str, **kwargs: Any) -> dict[str, Any]:
+        """PeftConfig's; ValueError names the loader where save_adapters or AdapterHub wrote the file."""
+        values = super().from_json_file(path_json_file, **kwargs)
+        if "peft_type" not in values and values.keys() & {"format_version", "version"}:
+            writer = "save_adapters" if "format_version" in values else "AdapterHub"
+            raise ValueError(f"{path_json_file} is of {writer}, not of PEFT: adapter_fast.load_adapters loads it")
+        return values
+
     def to_dict(self) -> dict[str, Any]:
         """Every field by name, JSON types only; PEFT keeps some names in a set, which has no order of its own."""
         return {key: sorted(value) if isinstance(value, set) else value for key, value in asdict(self).items()}

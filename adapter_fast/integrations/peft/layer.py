@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...adapter import FusedAdapter
 from ...functional import fused_adapter
+from ...placement.sites import is_norm
 from ...reference import reference_adapter
 from .config import BottleneckConfig
 
@@ -27,6 +28,16 @@ def check_one_active(names: str | Sequence[str]) -> None:
     """Raise unless at most one adapter is named: what several together would compute is not defined."""
     if not isinstance(names, str) and len(names) > 1:
         raise ValueError(f"one bottleneck adapter can be active at a time, got {list(names)}")
+
+
+def _width_of_input(module: nn.Module, width: int) -> int | None:
+    """As PEFT's layers tell it: the rows of an embedding, None where the module does not tell; width: of its output."""
+    if isinstance(module, BaseTunerLayer):
+        return getattr(module, "in_features", None)
+    for name in ("in_features", "nx", "num_embeddings"):  # nx: transformers' Conv1D
+        if isinstance(found := getattr(module, name, None), int):
+            return found
+    return width if is_norm(module) or isinstance(module, (nn.Dropout, nn.Identity)) else None
 
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):
@@ -47,7 +58,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         """width: d of the output of base_layer."""
         super().__init__()
         self.base_layer = base_layer
-        self.out_features = width
+        self.in_features, self.out_features = _width_of_input(base_layer, width), width
         self.bottleneck_down = nn.ModuleDict()
         self.bottleneck_up = nn.ModuleDict()
         self.bottleneck_apply: dict[str, Callable[..., Tensor]] = {}

@@ -40,15 +40,17 @@ class BottleneckModel(BaseTuner):
     def _prepare_model(self, peft_config: BottleneckConfig, model: nn.Module) -> None:
         """Raise where a target cannot take an adapter, before the first is wrapped."""
         self._denses = _names_of_denses(model)
+        within = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
         for name, module in model.named_modules():
-            if self._check_target_module_exists(peft_config, name):
+            # What lies in a wrapper is no target, whatever the expression: BaseTuner passes over it too.
+            if not name.startswith(within) and self._check_target_module_exists(peft_config, name):
                 self._describe(name, module)
 
     def _describe(self, name: str, module: nn.Module) -> tuple[int, torch.device, torch.dtype]:
         """d of a target's output, and the device and dtype there; ValueError where the width cannot be told."""
         dense = self.model.get_submodule(self._denses.get(name, name))
         site = Site(name, "target", module, dense.get_base_layer() if isinstance(dense, BaseTunerLayer) else dense)
-        return site.width, site.weight.device, site.weight.dtype
+        return site.width, site.device, site.weight.dtype
 
     def _create_and_replace(
         self,
