@@ -93,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message(), BAD_INPUT)
     except UserError as error:
         return _fail(str(error), BAD_INPUT)
+    except OSError as error:  # the machine's refusal: a full disk, a directory that may not be written
+        return _fail(str(error), FAILED)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted; tune goes on with --resume, experiment with the same command", INTERRUPTED)
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..common.errors import UserError, first_line
+from ..common.errors import UserError, WriteError, first_line
 from .adapterhub.names import CONFIG_FILE, FILES  # AdapterHub's files, ours among them
 
 
@@ -28,6 +28,8 @@ def convert(
 
     try:
         convert_adapter(source, output, to, layer_norms=layer_norms, head=head, model_class=model_class, layers=layers)
+    except WriteError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from error
     click.echo(f"{output} holds the adapter of {source} in the format {to}")
@@ -63,7 +65,7 @@ def pull(repository: str, directory: Path, revision: str | None) -> None:
     files = _adapter_files(found, repository)
     try:
         replace_directory(directory, {file: (found / file).read_bytes() for file in files}, FILES)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UserError(str(error)) from error
     click.echo(f"{directory} holds the adapter of {repository}: {', '.join(files)}")
 

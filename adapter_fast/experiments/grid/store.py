@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
-from ...common.files import write_whole
+from ...common.files import write_whole, writing
 
 ROWS, CLAIMS, KEPT = "runs", "claims", "kept"
 
@@ -25,11 +25,9 @@ class Store:
         self.directory = directory
         if directory.exists() and not directory.is_dir():
             raise UserError(f"output {directory} is a file: expected a directory")
-        try:
+        with writing(directory):
             for name in (ROWS, CLAIMS):
                 (directory / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"output {directory} cannot be written: {error.strerror}") from None
         self._known: dict[str, dict[str, Any]] = {}
 
     def find(self, key: str) -> dict[str, Any] | None:

