@@ -57,10 +57,12 @@ def push(directory: Path, repository: str, private: bool) -> None:
 def pull(repository: str, directory: Path, revision: str | None) -> None:
     """Download the adapter in REPOSITORY (owner/name), ours or AdapterHub's, to DIRECTORY, for load_adapters."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     from ..common.directories import replace_directory
+    from ..common.files import writing
 
-    with _hub_errors(repository):
+    with _hub_errors(repository), writing(Path(HF_HUB_CACHE)):
         found = Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
     files = _adapter_files(found, repository)
     try:
@@ -85,5 +87,7 @@ def _hub_errors(repository: str) -> Iterator[None]:
 
     try:
         yield
+    except WriteError:
+        raise
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
         raise UserError(f"{repository}: {first_line(error)}") from error

@@ -14,8 +14,8 @@ from typing import Any
 
 from .errors import WriteError, first_line
 
-# What torch.save raises, a RuntimeError that does not say why.
-_TORCH = ("PytorchStreamWriter", "inline_container", "iostream error", "Parent directory")
+# What torch.save raises, a RuntimeError, and numpy, an OSError, that do not say why.
+_UNTOLD = re.compile("PytorchStreamWriter|inline_container|iostream error|Parent directory|requested and \\d+ written")
 _PROBE = 1 << 20  # bytes
 
 
@@ -24,19 +24,15 @@ def writing(path: Path) -> Iterator[None]:
     """Around what writes `path`: where that fails, the error is a WriteError that names it, whoever wrote.
 
     Python raises OSError, often without a name; Rust (safetensors, tokenizers) its own types with the system's number
-    in the text; torch.save a RuntimeError without it, and a second attempt to write there tells. Other errors pass.
+    in the text; torch.save and numpy errors without it, and a second attempt to write there tells. Other errors pass.
     """
     try:
         yield
-    except WriteError:
+    except (WriteError, ConnectionError, TimeoutError):
         raise
-    except OSError as error:
-        if error.errno is None:  # transformers and Pillow raise OSError of their own
-            raise
-        raise WriteError(error.errno, error.strerror, str(path)) from error
     except Exception as error:
-        number = _number(error, path)
-        if number is None:
+        number = error.errno if isinstance(error, OSError) and error.errno else _number(error, path)
+        if number is None or number < 0:  # gaierror's
             raise
         why = os.strerror(number) if number != errno.EIO else first_line(error)
         raise WriteError(number, why, str(path)) from error
@@ -47,15 +43,20 @@ def _number(error: Exception, path: Path) -> int | None:
     found = re.search(r"\(os error (\d+)\)", str(error))
     if found:
         return int(found[1])
-    if not isinstance(error, RuntimeError) or not any(part in str(error) for part in _TORCH):
+    if not isinstance(error, (RuntimeError, OSError)) or not _UNTOLD.search(str(error)):
         return None
+    return refusal(path) or errno.EIO
+
+
+def refusal(path: Path) -> int | None:
+    """The system's number of why nothing can be written at `path`, found by an attempt; None where it can."""
     try:
         with tempfile.TemporaryFile(dir=path if path.is_dir() else path.parent) as file:
             file.write(bytes(_PROBE))
             file.flush()
-    except OSError as again:
-        return again.errno
-    return errno.EIO
+    except OSError as error:
+        return error.errno
+    return None
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:

@@ -14,7 +14,7 @@ STATE = "trainer_state.json"  # what Trainer writes last
 NEEDED = {
     "weights": ("*.safetensors", "pytorch_model*"),
     "optimizer state": ("optimizer*",),
-    "schedule": ("scheduler.pt",),
+    "scheduler state": ("scheduler.pt",),
     STATE: (STATE,),
 }
 

