@@ -49,13 +49,14 @@ def fault(checkpoint: Path, processes: int = 1) -> str | None:
         if not any(next(checkpoint.rglob(pattern), None) for pattern in patterns):
             return f"it has no {what}"
     for path in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
-        wrong = _file_fault(path)
+        wrong = file_fault(path)
         if wrong is not None:
             return f"{path.relative_to(checkpoint)} {wrong}"
     return None
 
 
-def _file_fault(path: Path) -> str | None:
+def file_fault(path: Path) -> str | None:
+    """What is wrong with a file, as "is cut: …"; None where it reads, or is of a kind that does not tell."""
     if path.suffix == ".json":
         try:
             values = json.loads(path.read_text("utf-8"))

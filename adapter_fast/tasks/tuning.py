@@ -91,6 +91,7 @@ def _tune(settings: Settings, output: Path, resume: bool, checkpoints: bool, rep
     if precision_arguments(settings.precision)["fp16"] and not torch.cuda.is_available():
         raise UserError("precision fp16 needs a GPU, and there is none: expected auto, fp32 or bf16")
     if first:
+        _clear(output)
         write_json(output / RUN_FILE, {**settings.to_dict(), START: now})
     if unknown:
         told = (
@@ -155,6 +156,16 @@ def check_output(output: Path, settings: Settings, resume: bool) -> dict[str, An
     if changed:
         raise UserError(f"the run in {output} had other settings: {'; '.join(changed)}")
     return then
+
+
+def _clear(output: Path) -> None:
+    """Remove what a kill has left of files that were being written: under their own names they are whole."""
+    for name in (RUN_FILE, ADAPTER, RESULTS_FILE):
+        for path in output.glob(f".{name}.*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _go_on_from(checkpoints: Path, report: Report) -> str | None:
