@@ -1,8 +1,8 @@
-"""python kill_worker.py FOLDER MOMENT …: `tune` in processes that end by SIGKILL at chosen moments, then `tune --resume`.
+"""python kill_worker.py FOLDER MOMENT …: `tune` in processes that end by SIGKILL at these moments, then `--resume`.
 
-FOLDER holds settings.json. The run that is left alone is this process's own, every other is a fork, which need not import
-again; on one thread, since a fork has no others. Prints one JSON object: for "whole" and for every moment how the
-killed processes ended, what the last one reported ("start", "notes") and what it wrote, as digests.
+FOLDER holds settings.json. The run that is left alone is this process's own, every other is a fork, which need not
+import again; on one thread, since a fork has no others. Prints one JSON object: for "whole" and for every moment how
+the killed processes ended, what the last one reported ("start", "notes") and what it wrote, as digests.
 """
 
 from __future__ import annotations
@@ -71,6 +71,13 @@ def in_the_middle_of(file: str) -> Callable[[Event], None]:
     return lambda event: None
 
 
+def before_its_name(event: Event) -> None:
+    """Killed when adapter or model is written, under another name still."""
+    if event["event"] == "evaluate":
+        for module in (directories, tuning):
+            before(module, "put_in_place")
+
+
 def results_last(event: Event) -> None:
     """Killed when everything but results.json is written."""
     if event["event"] == "evaluate":
@@ -89,7 +96,7 @@ MOMENTS: dict[str, list[Callable[[], Callable[[Event], None]]]] = {
     "before an old checkpoint is removed": [lambda: before(transformers.trainer, "rotate_checkpoints", 3)],
     "between checkpoints": [lambda: at("step", 8)],
     "when trained": [lambda: at("evaluate")],
-    "before its adapter has its name": [lambda: before(directories, "put_in_place")],
+    "before its adapter has its name": [lambda: before_its_name],
     "before its results": [lambda: results_last],
     "three times": [
         lambda: at("step", 4),

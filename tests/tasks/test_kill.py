@@ -77,12 +77,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, 
 def cases() -> Iterator[Any]:
     for model, (_, moments) in MODELS.items():
         for moment in moments:
-            lost = model.startswith("vit") and STARTS[moment] > 0
-            yield pytest.param(
-                model,
-                moment,
-                marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=RENAMED) if lost else (),
-            )
+            lost = pytest.mark.xfail(strict=True, raises=AssertionError, reason=RENAMED)
+            yield pytest.param(model, moment, marks=lost if model.startswith("vit") and STARTS[moment] else ())
 
 
 @pytest.mark.slow
