@@ -93,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message(), BAD_INPUT)
     except UserError as error:
         return _fail(str(error), BAD_INPUT)
+    except OSError as error:  # the machine's refusal: a full disk, a directory that may not be written
+        return _fail(f"{_unwritten(error)}{error}", FAILED)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted; tune goes on with --resume, experiment with the same command", INTERRUPTED)
     return 0
@@ -111,6 +113,16 @@ class _Missing(Exception):
 def _missing(packages: Sequence[str], extra: str) -> str:
     lacking = [DISTRIBUTION.get(name, name) for name in packages if find_spec(name) is None]
     return f'{", ".join(lacking)} is not installed: pip install "adapter_fast[{extra}]"' if lacking else ""
+
+
+def _unwritten(error: OSError) -> str:
+    """What an error without a name was about, where it was standard output: it takes nothing more."""
+    try:
+        if error.filename is None:
+            print(flush=True)
+    except OSError:
+        return "standard output cannot be written: "
+    return ""
 
 
 def _fail(message: str, code: int) -> int:

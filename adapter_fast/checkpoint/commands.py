@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..common.errors import UserError, first_line
+from ..common.errors import UserError, WriteError, first_line
 from .adapterhub.names import CONFIG_FILE
 from .adapterhub.names import FILES as ADAPTER_FILES  # AdapterHub's, ours among them
 from .card import CARD_FILE
@@ -32,6 +32,8 @@ def convert(
 
     try:
         convert_adapter(source, output, to, layer_norms=layer_norms, head=head, model_class=model_class, layers=layers)
+    except WriteError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from error
     click.echo(f"{output} holds the adapter of {source} in the format {to}")
@@ -59,15 +61,17 @@ def push(directory: Path, repository: str, private: bool) -> None:
 def pull(repository: str, directory: Path, revision: str | None) -> None:
     """Download the adapter in REPOSITORY (owner/name), ours or AdapterHub's, to DIRECTORY, for load_adapters."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     from ..common.directories import replace_directory
+    from ..common.files import writing
 
-    with _hub_errors(repository):
+    with _hub_errors(repository), writing(Path(HF_HUB_CACHE)):
         found = Path(snapshot_download(repository, revision=revision, allow_patterns=list(ADAPTER_FILES)))
     files = _adapter_files(found, repository)
     try:
         replace_directory(directory, {file: (found / file).read_bytes() for file in files}, FILES)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UserError(str(error)) from error
     click.echo(f"{directory} holds the adapter of {repository}: {', '.join(files)}")
 
@@ -94,5 +98,7 @@ def _hub_errors(repository: str) -> Iterator[None]:
 
     try:
         yield
+    except WriteError:
+        raise
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
         raise UserError(f"{repository}: {first_line(error)}") from error

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from .files import writing
+
 
 def resolve(directory: str | os.PathLike[str]) -> Path:
     """The absolute path to read from: the old adapter's where a save is, or was killed, between its two renames."""
@@ -39,21 +41,22 @@ def replace_directory(directory: str | os.PathLike[str], files: Mapping[str, byt
         known: the names that may be replaced.
 
     Raises:
-        ValueError: a directory with other files. OSError: the files could not be written.
+        ValueError: a directory with other files. WriteError: the files could not be written.
     """
     target = Path(os.path.realpath(directory))
-    if not target.exists() and _previous(target).is_dir():  # a save was killed between its two renames
-        os.rename(_previous(target), target)
-    _check_replaceable(target, known)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
-    new.mkdir()
-    try:
-        for name, content in files.items():
-            _write(new / name, content)
-        put_in_place(new, target)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    with writing(target):
+        if not target.exists() and _previous(target).is_dir():  # a save was killed between its two renames
+            os.rename(_previous(target), target)
+        _check_replaceable(target, known)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
+        new.mkdir()
+        try:
+            for name, content in files.items():
+                _write(new / name, content)
+            put_in_place(new, target)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
 
 def _previous(directory: Path) -> Path:

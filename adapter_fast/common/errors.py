@@ -9,5 +9,12 @@ def first_line(error: BaseException) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
+class WriteError(OSError):
+    """A file or directory that cannot be written: `filename`, and why: `errno` and `strerror`."""
+
+    def __str__(self) -> str:
+        return f"{self.filename} cannot be written: {self.strerror}"
+
+
 class UserError(ValueError):
     """A mistake in what the user gave: says what was wrong and what was expected. The command line prints that line."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tempfile
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from .recorded import recorded
 
 
 def peak_bytes(call: Callable[[], object], device: str) -> int:
@@ -33,11 +33,7 @@ def _cpu_peak(call: Callable[[], object]) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         kept = call()
         del kept
-    with tempfile.TemporaryDirectory() as directory:
-        trace = Path(directory) / "trace.json"
-        profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text("utf-8"))["traceEvents"]
-    # The exported trace is the profiler's only public view of each allocation and free on its own.
+    events = recorded(profiler)["traceEvents"]  # with each allocation and free on its own
     memory = sorted((e["ts"], i, e["args"]["Bytes"]) for i, e in enumerate(events) if e["name"] == "[memory]")
     return max(accumulate((size for _, _, size in memory), initial=0))
 

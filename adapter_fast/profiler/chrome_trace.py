@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from decimal import Decimal
@@ -14,6 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from ..common.files import write_whole
+from ..measure.recorded import recorded
 from .check_trace import Event, check_text, flow_of, nanoseconds, span_of
 
 FORWARD = "forward"  # the range around the call
@@ -33,11 +33,8 @@ def record(call: Callable[[], object], device: str) -> Trace:
             call()
         if device == "cuda":
             torch.cuda.synchronize()
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "trace.json"
-        profiler.export_chrome_trace(str(path))
-        # Times are nanoseconds since long ago in more digits than a float has.
-        trace: Trace = json.loads(path.read_text("utf-8"), parse_float=Decimal)
+    # Times are nanoseconds since long ago in more digits than a float has.
+    trace: Trace = recorded(profiler, parse_float=Decimal)
     _rebase(trace)
     _nest(trace["traceEvents"])
     started = {flow_of(event) for event in trace["traceEvents"] if event["ph"] == "s"}

@@ -32,6 +32,7 @@ def profile(output: Path, device: str | None, **options: Any) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from ..common.errors import WriteError
     from .request import ProfileError, Request
     from .run import run_profile, total_steps, write_profile
     from .screen import print_profile
@@ -52,6 +53,8 @@ def profile(output: Path, device: str | None, **options: Any) -> None:
 
             found = run_profile(request, tick)
         paths = write_profile(found, output)
+    except WriteError:
+        raise
     except (ProfileError, OSError) as error:
         raise click.ClickException(str(error)) from error
     print_profile(console, found, paths)

@@ -46,6 +46,8 @@ class Board:
             self._update(label, total=event["steps"], completed=event["step"], note="training")
         elif kind == "step":
             self._update(label, completed=event["step"], note=f"loss {event['loss']:.3f}")
+        elif kind == "note":
+            self._progress.console.print(event["text"], highlight=False, markup=False, soft_wrap=True)
         elif kind == "predict":
             self._update(label, note=f"scoring {event['batch']}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,20 +9,27 @@ import numpy as np
 
 from ..checkpoint import load_adapters
 from ..common.quiet import quiet_transformers
-from .kinds.settings import Settings
+from .kinds.settings import read_settings
 from .models import load_model
+from .record import check_labels, read_record
 from .splits import load_task
 from .trainer import Report, build_trainer
 from .tuning import ADAPTER, RESULTS_FILE
 
 
 def score_saved(directory: str | Path, report: Report) -> tuple[dict[str, float], np.ndarray]:
-    """Metrics and test logits of the base model with the adapter that a run saved."""
+    """Metrics and test logits of the base model with the adapter that a run saved.
+
+    Raises:
+        UserError: the directory holds no finished run, or the task's data has other labels by now.
+    """
     directory = Path(directory)
-    record = json.loads((directory / RESULTS_FILE).read_text("utf-8"))
-    settings = replace(Settings(**record["settings"]), report_to="none")
+    path = directory / RESULTS_FILE
+    record = read_record(path)
+    settings = replace(read_settings(record.get("settings", {}), str(path)), report_to="none")
     with quiet_transformers():
         data = load_task(settings)
+        check_labels(f"the run in {directory}", record["label_names"], data.label_names)
         loaded = load_model(settings.model, data.kind, record["label_names"])
         load_adapters(loaded.model, directory / ADAPTER)
         test = loaded.kind.encode(data.test, loaded.processor, record["label_names"], settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -16,8 +17,10 @@ from transformers.integrations import TensorBoardCallback, get_reporting_integra
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..common.errors import UserError, first_line
+from ..common.files import writing
 from ..integrations.trainer import AdapterCheckpoints
 from ..recipe import create_optimizer, training_arguments_defaults
+from .checkpoints import PREFIX, STATE
 from .data.encoded import Encoded
 from .kinds.base import Kind
 from .kinds.settings import ADAPTER_METHODS, Settings
@@ -90,6 +93,17 @@ class TuningTrainer(Trainer):
         """The kind's metrics of the part."""
         self.scores = self.kind.score(np.asarray(prediction.predictions), self._scored)
         return dict(self.scores)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint, whole or not at all; what a kill leaves of one, newest_whole() passes over."""
+        directory = Path(self._get_output_dir(trial)) / f"{PREFIX}{self.state.global_step}"
+        with writing(directory):
+            try:
+                (directory / STATE).unlink(missing_ok=True)  # of one that was passed over, and is written again
+                super()._save_checkpoint(model, trial)
+            except BaseException:
+                shutil.rmtree(directory, ignore_errors=True)
+                raise
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over what trains, LayerNorms and biases without decay."""

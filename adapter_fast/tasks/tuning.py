@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -20,15 +19,16 @@ from .. import __version__
 from ..checkpoint import save_adapters
 from ..common.directories import put_in_place
 from ..common.errors import UserError
-from ..common.files import write_json
+from ..common.files import write_json, writing
 from ..common.quiet import quiet_transformers
 from ..placement import adapter_summary
-from .kinds.settings import ADAPTER_METHODS, Settings, differences
+from .checkpoints import newest_whole
+from .kinds.settings import ADAPTER_METHODS, Settings, differences, read_settings
 from .models import Loaded, check_max_length, load_model, prepare
+from .record import RUN_FILE, START, check_start, process_count, read_record, start_of
 from .splits import load_task
 from .trainer import Report, TuningTrainer, build_trainer, check_reporting, median_step, precision_arguments
 
-RUN_FILE = "run.json"
 RESULTS_FILE = "results.json"
 CHECKPOINTS = "checkpoints"
 ADAPTER = "adapter"
@@ -53,7 +53,8 @@ def tune(
     """Tune a model on a task and write adapter (or model) and results.json to the output directory.
 
     Nothing is written before data and model are known to be good. results.json comes last and whole: a directory
-    without it is an unfinished run, which resume=True takes up at its last complete checkpoint.
+    without it is an unfinished run, which resume=True takes up at its newest whole checkpoint, if settings, labels,
+    examples and the model's weights are those that it was started with.
 
     Args:
         settings: what to do.
@@ -64,6 +65,7 @@ def tune(
 
     Raises:
         UserError: one line on what was wrong with the input.
+        WriteError: the output directory cannot be written; its last whole checkpoint stays.
     """
     with quiet_transformers():
         return _tune(settings, Path(output), resume, checkpoints, report)
@@ -71,13 +73,14 @@ def tune(
 
 def _tune(settings: Settings, output: Path, resume: bool, checkpoints: bool, report: Report) -> Outcome:
     first = is_first_process()
-    if first:
-        check_output(output, settings, resume)
+    then = check_output(output, settings, resume) if first else None
     data = load_task(settings)
     report({"event": "data", **data.summary()})
     set_seed(settings.seed)
     loaded = load_model(settings.model, data.kind, data.label_names)
     model, processor, kind, new_parameters = loaded
+    now = start_of(data, loaded)
+    unknown = [] if then is None else check_start(output, then, now)
     check_max_length(loaded, settings)
     prepare(loaded, settings)
     check_reporting(settings.report_to)
@@ -89,11 +92,18 @@ def _tune(settings: Settings, output: Path, resume: bool, checkpoints: bool, rep
     if precision_arguments(settings.precision)["fp16"] and not torch.cuda.is_available():
         raise UserError("precision fp16 needs a GPU, and there is none: expected auto, fp32 or bf16")
     if first:
-        _claim(output, settings)
+        _clear(output)
+        write_json(output / RUN_FILE, {**settings.to_dict(), START: now})
+    if unknown:
+        told = (
+            f"{RUN_FILE} is of an earlier version: it does not say with what {', '.join(unknown)} the run was started"
+        )
+        report({"event": "note", "text": told})
     report({"event": "ready", "sizes": data.sizes(), "labels": len(data.label_names), "new": new_parameters})
     trainer, watch = build_trainer(loaded, settings, parts, output / CHECKPOINTS, report, save=checkpoints)
+    checkpoint = _go_on_from(output / CHECKPOINTS, report) if resume else None
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=last_checkpoint(output / CHECKPOINTS) if resume else None)
+    trainer.train(resume_from_checkpoint=checkpoint)
     train_seconds = time.perf_counter() - start
     report({"event": "evaluate"})
     prediction = trainer.predict(test, metric_key_prefix="test")
@@ -128,44 +138,45 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def check_output(output: Path, settings: Settings, resume: bool) -> None:
-    """Raise unless the directory is free, or with resume holds this very run, unfinished."""
+def check_output(output: Path, settings: Settings, resume: bool) -> dict[str, Any] | None:
+    """Raise unless the directory is free, or with resume holds this very run, unfinished: what it was started with."""
     if output.exists() and not output.is_dir():
         raise UserError(f"output {output} is a file: expected a directory")
     if not output.exists() or not any(output.iterdir()):
-        return
+        return None
     if not resume:
         raise UserError(f"output directory {output} is in use: name another, or go on with its run with --resume")
-    record = output / RUN_FILE
-    if not record.is_file():
+    path = output / RUN_FILE
+    if not path.is_file():
         raise UserError(f"output directory {output} holds no run to resume: it has no {RUN_FILE}")
     if (output / RESULTS_FILE).exists():
         raise UserError(f"the run in {output} is finished: see its {RESULTS_FILE}")
-    changed = differences(settings, json.loads(record.read_text("utf-8")))
+    record = read_record(path)
+    then = record.pop(START, {})
+    changed = differences(settings, read_settings(record, str(path)))
     if changed:
         raise UserError(f"the run in {output} had other settings: {'; '.join(changed)}")
+    return then
 
 
-def last_checkpoint(directory: Path) -> str | None:
-    """The newest complete checkpoint; the trainer's state is what it writes last."""
-    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    return next((str(path) for path in found if _is_json(path / "trainer_state.json")), None)
+def _clear(output: Path) -> None:
+    """Remove what a kill has left of files that were being written: under their own names they are whole."""
+    for name in (RUN_FILE, ADAPTER, RESULTS_FILE):
+        for path in output.glob(f".{name}.*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _claim(output: Path, settings: Settings) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(output / RUN_FILE, settings.to_dict())
-    except OSError as error:
-        raise UserError(f"output directory {output} cannot be written: {error.strerror}") from None
+def _go_on_from(checkpoints: Path, report: Report) -> str | None:
+    """The newest whole checkpoint; those that are passed over are reported."""
+    found, passed = newest_whole(checkpoints, process_count())
+    for path, wrong in passed.items():
+        report({"event": "note", "text": f"{path.name} is passed over: {wrong}"})
+    if passed and found is None:
+        report({"event": "note", "text": "no checkpoint is whole: the run begins anew"})
+    return None if found is None else str(found)
 
 
 def _finish(output: Path, loaded: Loaded, settings: Settings, results: dict[str, Any]) -> None:
@@ -175,9 +186,13 @@ def _finish(output: Path, loaded: Loaded, settings: Settings, results: dict[str,
     else:
         fresh = output / f".{MODEL}.new"
         shutil.rmtree(fresh, ignore_errors=True)
-        loaded.model.save_pretrained(fresh)  # type: ignore[operator]
-        loaded.processor.save_pretrained(fresh)
-        put_in_place(fresh, output / MODEL)
+        with writing(output / MODEL):
+            try:
+                loaded.model.save_pretrained(fresh)  # type: ignore[operator]
+                loaded.processor.save_pretrained(fresh)
+                put_in_place(fresh, output / MODEL)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
         results["saved_bytes"] = folder_bytes(output / MODEL)
     write_json(output / RESULTS_FILE, results)
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)

@@ -13,7 +13,7 @@ from glue_files import LABELS, TASKS, write_diagnostic, write_glue, write_hub
 from tiny_task import write_decoder, write_model
 
 from adapter_fast.common import directories
-from adapter_fast.common.errors import UserError
+from adapter_fast.common.errors import UserError, WriteError
 from adapter_fast.experiments.glue import hub
 from adapter_fast.experiments.glue.load_tasks import read_glue
 from adapter_fast.experiments.glue.submission import FILES, answers, file_of, majority, write_submission
@@ -494,6 +494,6 @@ def test_a_submission_that_cannot_be_written_leaves_the_old_one(
         write(path, content)
 
     monkeypatch.setattr(directories, "_write", full)
-    with pytest.raises(UserError, match="cannot be written: No space left on device"):
+    with pytest.raises(WriteError, match="glue cannot be written: No space left on device"):
         write_submission(tmp_path / "glue", {**predicted(tasks), "WNLI": majority(tasks["WNLI"], "test")})
     assert archive.read_bytes() == before and len(list((tmp_path / "glue").iterdir())) == 12

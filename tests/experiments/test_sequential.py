@@ -17,13 +17,13 @@ from picture_checks import faults
 from safetensors.numpy import load_file
 from tiny_task import FILLER, TOPICS, write_model
 
+from adapter_fast.common.digest import weights_digest
 from adapter_fast.common.errors import UserError
 from adapter_fast.experiments import classification, sequential
 from adapter_fast.experiments.grid.cells import as_row
 from adapter_fast.experiments.grid.engine import run_grid
 from adapter_fast.experiments.grid.lab import Lab
 from adapter_fast.experiments.grid.options import Options
-from adapter_fast.experiments.grid.pool import weights_digest
 from adapter_fast.experiments.grid.result import Result
 from adapter_fast.experiments.grid.store import Store
 from adapter_fast.experiments.grid.task import TEST

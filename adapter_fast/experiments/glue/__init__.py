@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from ...common.errors import UserError
 from ...common.files import write_whole
 from ...common.markdown import markdown_table
+from ...tasks.checkpoints import file_fault
 from ...tasks.data.rows import Rows
 from ...tasks.splits import split
 from ..grid.cells import Cell, Row, Summary, plan_cells, summarize
@@ -256,6 +257,9 @@ def _predictions(line: Mapping[str, Summary], tasks: Mapping[str, Task], store: 
         path = store.kept(best["key"]) / PREDICTIONS
         if not path.is_file():
             raise UserError(f"{path} is gone, where a run's predictions were kept")
+        wrong = file_fault(path)
+        if wrong is not None:
+            raise UserError(f"{path}, where a run's predictions were kept, {wrong}")
         logits, rows = load_file(path)[part], tasks[name].unlabelled[part]
         if len(logits) != len(rows):
             raise UserError(f"{name}'s {part} part was cut to {len(logits)} of {len(rows)} rows (--test-size)")

@@ -84,7 +84,7 @@ def write_submission(directory: str | Path, predictions: Mapping[str, Prediction
 
     Raises:
         UserError: a file is missing or unknown, a label is outside its set, a part has no rows, the directory holds
-            other files or cannot be written.
+            other files. WriteError: it cannot be written.
     """
     directory = Path(directory)
     missing = [name for name in FILES if name not in predictions]
@@ -96,10 +96,7 @@ def write_submission(directory: str | Path, predictions: Mapping[str, Prediction
     contents = {f"{name}.tsv": _content(name, predictions[name]) for name in FILES}
     contents[ZIP] = _zipped(contents)
     _check_directory(directory, set(contents))
-    try:
-        replace_directory(directory, contents, known=contents)
-    except OSError as error:
-        raise UserError(f"submission {directory} cannot be written: {error.strerror}") from None
+    replace_directory(directory, contents, known=contents)
     return directory / ZIP
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from ...common.digest import digest
 from ...common.files import write_whole
 from ...tasks.data.corpora import cache_dir
 from ...tasks.data.encoded import Encoded
@@ -18,16 +18,9 @@ from ...tasks.data.rows import Rows
 from ...tasks.data.windows import EncodedQuestions, Window
 from ...tasks.kinds.base import Kind
 from ...tasks.kinds.settings import Settings
-from .digest import digest
 
 VERSION = 1  # of how rows are encoded: raise it when a kind's encode changes
 _LAST_CALL = ("truncation", "padding")  # what a tokenizer keeps of its last call
-
-
-def rows_digest(rows: Rows) -> str:
-    """16 hex digits over all columns of the rows; where they come from does not count."""
-    values = {field.name: getattr(rows, field.name) for field in fields(rows)}
-    return digest({name: value for name, value in values.items() if name != "source"})
 
 
 def encoded(kind: Kind, rows: Rows, processor: Any, label_names: list[str], settings: Settings) -> Encoded:
@@ -35,7 +28,7 @@ def encoded(kind: Kind, rows: Rows, processor: Any, label_names: list[str], sett
     path = cache_dir() / "encoded" / f"{_key(kind, rows, processor, label_names, settings)}.safetensors"
     try:
         return _unpack(rows, label_names, load_file(path))
-    except (FileNotFoundError, KeyError, SafetensorError):
+    except (OSError, KeyError, SafetensorError):
         made = kind.encode(rows, processor, label_names, settings)
     # a cache that cannot be written costs time, not the run
     with contextlib.suppress(OSError):
@@ -49,7 +42,7 @@ def _key(kind: Kind, rows: Rows, processor: Any, label_names: list[str], setting
     parts = {
         "version": VERSION,
         "kind": type(kind).__name__,
-        "rows": rows_digest(rows),
+        "rows": rows.digest(),
         "tokenizer": digest(tokenizer),
         "inputs": processor.model_input_names,
         "labels": label_names,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ...common.digest import digest
 from ...tasks.data.encoded import Encoded
 from ...tasks.data.rows import Rows
 from ...tasks.kinds.base import Kind
 from ...tasks.kinds.settings import Settings
 from ...tasks.models import Loaded, check_max_length
-from .cache import encoded, rows_digest
-from .digest import digest
+from .cache import encoded
 from .pool import Pool
 from .store import Store
 from .task import Task
@@ -36,7 +36,7 @@ class Lab:
     def data(self, task: Task) -> str:
         """The digest of a task: its parts, its labels, its metric."""
         if task.name not in self._digests:
-            parts = {name: rows_digest(rows) for name, rows in {**task.parts, **task.unlabelled}.items()}
+            parts = {name: rows.digest() for name, rows in {**task.parts, **task.unlabelled}.items()}
             self._digests[task.name] = digest(
                 {"parts": parts, "labels": task.label_names, "metric": task.metric, "kind": type(task.kind).__name__}
             )

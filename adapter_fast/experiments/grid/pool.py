@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from ...common.digest import weights_digest
 from ...common.quiet import quiet_transformers
 from ...placement.sites import head_parameters
 from ...tasks.kinds.base import Kind
@@ -61,16 +60,6 @@ class Pool:
         """16 hex digits of the sha256 of the base's weights as they are now."""
         self.load(kind)
         return weights_digest(self._weights[kind.auto_class.__name__])
-
-
-def weights_digest(weights: dict[str, Tensor]) -> str:
-    """16 hex digits of the sha256 over names and bytes, in the order of the names."""
-    found = hashlib.sha256()
-    for name in sorted(weights):
-        value = weights[name].detach().cpu().contiguous()
-        found.update(name.encode())
-        found.update(value.view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()[:16]
 
 
 def own_trained(model: nn.Module) -> nn.Module:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ...common.digest import digest
 from ...tasks.kinds.settings import Settings
-from .digest import digest
 
 METHODS = ("adapters", "top", "layer-norms", "head", "full")
 VERSION = 1  # of what a run does: raise it when the same spec would give another result

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
-from ...common.files import write_whole
+from ...common.files import write_whole, writing
 
 ROWS, CLAIMS, KEPT = "runs", "claims", "kept"
 
@@ -25,19 +25,19 @@ class Store:
         self.directory = directory
         if directory.exists() and not directory.is_dir():
             raise UserError(f"output {directory} is a file: expected a directory")
-        try:
+        with writing(directory):
             for name in (ROWS, CLAIMS):
                 (directory / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"output {directory} cannot be written: {error.strerror}") from None
         self._known: dict[str, dict[str, Any]] = {}
 
     def find(self, key: str) -> dict[str, Any] | None:
-        """A finished run's row; None where there is none, or one that no JSON reader takes."""
+        """A finished run's row; None where there is none, or one that is cut: that run is done again."""
         if key not in self._known:
             try:
                 row = json.loads((self.directory / ROWS / f"{key}.json").read_text("utf-8"))
             except (FileNotFoundError, ValueError):
+                return None
+            if not isinstance(row, dict):
                 return None
             self._known[key] = row
         return self._known[key]
@@ -59,7 +59,9 @@ class Store:
         A file system that cannot lock (some network ones) raises UserError.
         """
         path = self.directory / CLAIMS / key
-        with path.open("w") as file:
+        with writing(path):
+            file = path.open("w")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

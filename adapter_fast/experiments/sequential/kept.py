@@ -10,14 +10,16 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ...common.files import write_whole
+from ...tasks.checkpoints import file_fault
 from .learners import Learner
 
 TRUNK, HEADS, LAST_WRITTEN = "trunk.safetensors", "heads.safetensors", "logits.safetensors"
 
 
 def is_kept(directory: Path) -> bool:
-    """Whether a step's state is there, complete."""
-    return (directory / LAST_WRITTEN).is_file()
+    """Whether a step's state is there, whole."""
+    there = all((directory / name).is_file() for name in (HEADS, LAST_WRITTEN))
+    return there and not any(file_fault(path) for path in directory.rglob("*") if path.is_file())
 
 
 def keep_step(learner: Learner, logits: dict[str, np.ndarray], directory: Path) -> None:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from ...checkpoint import load_adapters, save_adapters
 from ...checkpoint.record.collect import collect
+from ...common.digest import weights_digest
 from ...config import AdapterConfig
 from ...placement import add_adapters, remove_adapters, set_adapter
 from ...recipe import train_adapters, train_all, train_layer_norms
 from ...tasks.models import Loaded
 from ...tasks.trainer import Report, build_trainer
 from ..grid.lab import Lab
-from ..grid.pool import own_trained, weights_digest
+from ..grid.pool import own_trained
 from ..grid.spec import Spec
 from ..grid.task import TRAIN, VALIDATION
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from transformers import set_seed
 
+from ...common.digest import digest
 from ...common.errors import UserError, first_line
 from ...tasks.data.encoded import Encoded
 from ...tasks.trainer import Report, build_trainer, median_step
 from ...tasks.tuning import environment
 from ..grid.cells import as_row
-from ..grid.digest import digest
 from ..grid.lab import Lab
 from ..grid.spec import Spec
 from ..grid.task import TEST, TRAIN, VALIDATION

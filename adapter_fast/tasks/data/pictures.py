@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...common.digest import digest
 from ...common.errors import UserError
 from .classes import alike
 from .rows import Rows
@@ -30,6 +33,12 @@ class Pictures(Rows):
     def strata(self) -> list[str]:
         """The labels."""
         return self.labels
+
+    def digest(self) -> str:
+        """16 hex digits over the files' names, contents and labels."""
+        contents = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in self.paths]
+        names = [os.path.relpath(path, self.source) for path in self.paths]
+        return digest({"names": names, "contents": contents, "labels": self.labels})
 
 
 def read_pictures(folder: str | Path) -> Pictures:

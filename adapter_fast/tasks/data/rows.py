@@ -6,6 +6,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
+from ...common.digest import digest
+
 Own = TypeVar("Own", bound="Rows")
 
 
@@ -38,6 +40,11 @@ class Rows:
     def in_order(self) -> bool:
         """Whether each row goes on where the last one ends, so that a split cuts once."""
         return False
+
+    def digest(self) -> str:
+        """16 hex digits over all fields of the rows but `source`: where they come from does not count."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return digest({name: value for name, value in values.items() if name != "source"})
 
     def _columns(self) -> dict[str, list[Any]]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}

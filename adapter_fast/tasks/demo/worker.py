@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ...common.errors import UserError
+from ...common.errors import UserError, WriteError
+from ...common.files import writing
 from ..kinds.settings import Settings
 
 
@@ -29,6 +30,9 @@ def main() -> int:
     except UserError as error:
         report({"event": "error", "message": str(error)})
         return 2
+    except WriteError as error:
+        report({"event": "full", "arguments": [error.errno, error.strerror, error.filename]})
+        return 1
     return 0
 
 
@@ -48,7 +52,8 @@ def _do(job: dict[str, Any], report: Any) -> dict[str, Any]:
     from ..tuning import tune
 
     outcome = tune(settings, job["directory"], checkpoints=False, report=report)
-    np.save(Path(job["logits"]), outcome.logits, allow_pickle=False)
+    with writing(Path(job["logits"])):
+        np.save(job["logits"], outcome.logits, allow_pickle=False)
     return {"results": outcome.results}
 
 

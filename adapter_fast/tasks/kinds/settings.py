@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from ...common.errors import UserError
@@ -85,8 +86,32 @@ def check_part_size(name: str, size: float | None) -> None:
         raise UserError(f"{name} must be a fraction below 1 or a whole number of examples, got {size}")
 
 
-def differences(ours: Settings, theirs: dict[str, Any]) -> list[str]:
-    """The settings in which a stored record differs, as readable pairs."""
-    mine = ours.to_dict()
-    names = [field.name for field in fields(ours)]
-    return [f"{name} was {theirs.get(name)!r}, now {mine[name]!r}" for name in names if mine[name] != theirs.get(name)]
+def read_settings(record: dict[str, Any], where: str) -> Settings:
+    """The settings in a stored record; one that it lacks, since it came later, has its default.
+
+    Args:
+        record: as Settings.to_dict gives it. where: the record's file, as errors call it.
+
+    Raises:
+        UserError: a setting that this version does not know, no model or task, or a value out of range.
+    """
+    known = {field.name: field for field in fields(Settings)}
+    unknown = sorted(record.keys() - known.keys())
+    if unknown:
+        raise UserError(
+            f"{where} has the setting {unknown[0]!r} ({record[unknown[0]]!r}), which this version does not know: "
+            "go on with the version that began the run"
+        )
+    lacking = [name for name, field in known.items() if field.default is MISSING and name not in record]
+    if lacking:
+        raise UserError(f"{where} is no run's record: it lacks {', '.join(lacking)}")
+    try:
+        return Settings(**record)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def differences(ours: Settings, theirs: Settings) -> list[str]:
+    """The settings in which two runs differ, as readable pairs: what theirs was, and what ours is."""
+    mine, other = (json.loads(json.dumps(each.to_dict())) for each in (ours, theirs))  # a tuple is a list on disk
+    return [f"{name} was {other[name]!r}, now {mine[name]!r}" for name in mine if mine[name] != other[name]]
