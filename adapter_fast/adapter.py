@@ -111,9 +111,9 @@ class FusedAdapter(_Adapter):
     Houlsby et al. 2019 (arXiv 1902.00751), section 2.1: a down-projection, a nonlinearity and an up-projection around
     a skip connection, 2·m·d + d + m parameters, near the identity at the start.
 
-    A projection that is more than a plain nn.Linear (hooks, offloading, pruning, LoRA over it, quantised) is called, and
-    PyTorch operations compute the rest: children.through_children, which also says in which dtypes. In training with
-    dropout they compute too. memory has no effect then, and explain() says so.
+    A projection that is more than a plain nn.Linear (hooks, offloading, pruning, LoRA over it, quantised) is called,
+    with its input in its weights' dtype, and its result is converted back to x's. PyTorch operations compute the rest,
+    as they do in training with dropout. memory has no effect then, and explain() says so.
 
     Args:
         hidden_size: d, width of the activations.
@@ -165,10 +165,8 @@ class FusedAdapter(_Adapter):
 
     def _why_operations(self, x: Tensor) -> str:
         """Why PyTorch operations compute a call with this x, or ""."""
-        reasons = [why] if (why := describe(self.down, self.up, x)) else []
-        if self._dropping():
-            reasons.append(f"dropout {self.dropout:g} in training is computed by PyTorch operations")
-        return "; ".join(reasons)
+        dropping = f"dropout {self.dropout:g} in training is computed by PyTorch operations" if self._dropping() else ""
+        return "; ".join(filter(None, (describe(self.down, self.up, x), dropping)))
 
     def explain(self, x: Tensor) -> Backend:
         """Which backend computes this adapter for an x [..., d] like the one given, and why; nothing is computed.

@@ -56,7 +56,11 @@ def why_called(down: Any, up: Any) -> str:
             or calls._has_any_global_hook()
         ):
             return ""
-    reasons = [f"{name} {why}" for name, child in (("down", down), ("up", up)) if (why := _why(child))]
+    reasons = []
+    for name, child in (("down", down), ("up", up)):
+        why = _why(child)
+        if why:
+            reasons.append(f"{name} {why}")
     if calls._has_any_global_hook():
         reasons.append("a hook on every module's call is registered")
     return ", ".join(reasons)
@@ -78,7 +82,10 @@ def acts_by_call(module: nn.Module) -> str:
     """What a call of this module runs besides its class's forward, in words; "" where nothing."""
     if "forward" in module.__dict__:  # accelerate's way
         return "a forward of its own"
-    return next((words for name, words in _HOOKS.items() if getattr(module, name)), "")
+    for name, words in _HOOKS.items():
+        if getattr(module, name):
+            return words
+    return ""
 
 
 def _must_call(child: nn.Module) -> bool:
