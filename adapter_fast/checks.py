@@ -20,6 +20,7 @@ PLAIN = (Tensor, torch.nn.Parameter)
 _PLAIN = frozenset(PLAIN)
 BACKEND_VARIABLE = "ADAPTER_FAST_BACKEND"
 MEMORY_MODES = ("speed", "balanced", "lean")
+INITS = ("houlsby", "zero_up", "bert")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _LARGEST = sys.float_info.max  # an int can be above it
 
@@ -61,6 +62,24 @@ def check_number(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
     if not -math.inf < value < math.inf or abs(value) > _LARGEST:  # the compiler can trace this, and not math.isfinite
         raise ValueError(f"{name} must be finite, got {value}")
+
+
+def check_init(init: Any, init_std: Any) -> None:
+    """Raise unless init is one of INITS and init_std a standard deviation that it can have."""
+    if init not in INITS:
+        raise ValueError(f"init must be one of {', '.join(INITS)}, got {init!r}")
+    check_number("init_std", init_std)
+    if init_std < 0:
+        raise ValueError(f"init_std must be at least 0, got {init_std}")
+    if init == "bert" and init_std == 0:
+        raise ValueError(f"init_std must be above 0 with init='bert', since 0 stands for 'zero_up', got {init_std}")
+
+
+def check_dropout(dropout: Any) -> None:
+    """Raise unless dropout is a probability below 1."""
+    check_number("dropout", dropout)
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
 
 
 def _check_tensor(name: str, tensor: Any) -> None:
@@ -143,12 +162,8 @@ def _check_tensors(
     b_up: Tensor | None,
     residual: Tensor | Literal[False] | None,
 ) -> None:
-    _check_tensor("x", x)
-    if x.dim() == 0:
-        raise ValueError("x must be [..., d] with at least one dimension, got a scalar")
+    _check_x(x)
     d = x.shape[-1]
-    if d < 1:
-        raise ValueError(f"x must be [..., d] with d at least 1, got {list(x.shape)}")
     _check_tensor("w_down", w_down)
     if w_down.dim() != 2 or w_down.shape[1] != d:
         raise ValueError(f"w_down must be [m, d] with d = {d} as in x, got {list(w_down.shape)}")
@@ -168,12 +183,7 @@ def _check_tensors(
     for name, weight in (("b_down", b_down), ("w_up", w_up), ("b_up", b_up)):
         if weight is not None and weight.dtype != w_down.dtype:
             raise TypeError(f"{name} must have the dtype of w_down, {w_down.dtype}, got {weight.dtype}")
-    if residual is not None and residual is not False:
-        _check_tensor("residual", residual)
-        if residual.shape != x.shape:
-            raise ValueError(f"residual must have the shape of x, {list(x.shape)}, got {list(residual.shape)}")
-        if residual.dtype != x.dtype and autocast_dtype(x.device.type) is None:
-            raise TypeError(f"residual must have the dtype of x, {x.dtype}, got {residual.dtype}")
+    _check_residual(residual, x)
     for name, tensor in (
         ("w_down", w_down),
         ("b_down", b_down),
@@ -181,8 +191,39 @@ def _check_tensors(
         ("b_up", b_up),
         ("residual", residual),
     ):
-        if isinstance(tensor, Tensor) and tensor.device != x.device:
-            raise ValueError(f"{name} must be on the device of x, {x.device}, got {tensor.device}")
+        _check_device(name, tensor, x)
+
+
+def _check_x(x: Any) -> None:
+    _check_tensor("x", x)
+    if x.dim() == 0:
+        raise ValueError("x must be [..., d] with at least one dimension, got a scalar")
+    if x.shape[-1] < 1:
+        raise ValueError(f"x must be [..., d] with d at least 1, got {list(x.shape)}")
+
+
+def _check_residual(residual: Any, x: Tensor) -> None:
+    if residual is None or residual is False:
+        return
+    _check_tensor("residual", residual)
+    if residual.shape != x.shape:
+        raise ValueError(f"residual must have the shape of x, {list(x.shape)}, got {list(residual.shape)}")
+    if residual.dtype != x.dtype and autocast_dtype(x.device.type) is None:
+        raise TypeError(f"residual must have the dtype of x, {x.dtype}, got {residual.dtype}")
+
+
+def _check_device(name: str, tensor: Any, x: Tensor) -> None:
+    if isinstance(tensor, Tensor) and tensor.device != x.device:
+        raise ValueError(f"{name} must be on the device of x, {x.device}, got {tensor.device}")
+
+
+def check_stream(x: Any, residual: Any, width: int) -> None:
+    """Raise ValueError or TypeError unless x is [..., d] with d = width and residual fits it, whatever the weights."""
+    _check_x(x)
+    if x.shape[-1] != width:
+        raise ValueError(f"x must be [..., d] with d = {width}, got {list(x.shape)}")
+    _check_residual(residual, x)
+    _check_device("residual", residual, x)
 
 
 def check_saved(dy: Tensor, m: int, weight_dtype: torch.dtype, **saved: Tensor | None) -> None:

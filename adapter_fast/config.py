@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple
 
-from .checks import check_activation, check_memory, check_number, check_size
+from .checks import check_activation, check_dropout, check_init, check_memory, check_number, check_size
 
 SUB_LAYERS = ("attention", "cross_attention", "feed_forward")  # in the order in which they run
 Form = Literal["output", "norm", "parallel"]  # what an adapter does at its place: placement.container.run_site
@@ -91,7 +91,10 @@ class AdapterConfig:
             in any model. It takes the place of sublayers and layers, and of a known family.
         scale: finite factor on the adapter's branch.
         bias: whether both projections have a bias.
-        init_std: standard deviation of the initial weights, cut at two (section 3.6: robust up to 1e-2).
+        init: the initial weights: "houlsby", near the identity (section 3.6); "zero_up", exactly the identity;
+            "bert", AdapterHub's. FusedAdapter says how each is drawn.
+        init_std: their standard deviation, cut at two (section 3.6: robust up to 1e-2); 0 means "zero_up".
+        dropout: on the activated bottleneck, in training; there PyTorch operations compute.
         implementation: "fused" (FusedAdapter) or "reference" (ReferenceAdapter).
         dtype: of the adapter's weights: "float32", "bfloat16", "float16", "float64", or "auto": the base's dtype, but
             float32 where the base is 16-bit, since small updates are lost in 16-bit weights.
@@ -113,6 +116,8 @@ class AdapterConfig:
     sublayers: tuple[str, ...] | None = None
     layers: tuple[int, ...] | None = None
     target_modules: str | None = None
+    init: Literal["houlsby", "zero_up", "bert"] = "houlsby"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_size("bottleneck", self.bottleneck)
@@ -123,9 +128,8 @@ class AdapterConfig:
         check_number("scale", self.scale)
         if not isinstance(self.bias, bool):
             raise TypeError(f"bias must be True or False, got {self.bias!r}")
-        check_number("init_std", self.init_std)
-        if self.init_std < 0:
-            raise ValueError(f"init_std must be at least 0, got {self.init_std}")
+        check_init(self.init, self.init_std)
+        check_dropout(self.dropout)
         _check_choice("implementation", self.implementation, IMPLEMENTATIONS)
         _check_choice("dtype", self.dtype, WEIGHT_DTYPES)
         check_memory(self.memory)
@@ -134,6 +138,7 @@ class AdapterConfig:
         self._check_targets()
         object.__setattr__(self, "scale", float(self.scale))
         object.__setattr__(self, "init_std", float(self.init_std))
+        object.__setattr__(self, "dropout", float(self.dropout))
 
     @classmethod
     def houlsby(cls, **overrides: Any) -> AdapterConfig:

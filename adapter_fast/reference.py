@@ -31,6 +31,7 @@ def reference_adapter(
     activation: str = "gelu",
     scale: float = 1.0,
     memory: str = "speed",
+    dropout: float = 0.0,
 ) -> Tensor:
     """y = residual + scale · (act(x · W_downᵀ + b_down) · W_upᵀ + b_up), in plain PyTorch.
 
@@ -43,7 +44,8 @@ def reference_adapter(
         residual: None adds x (Houlsby), a tensor [..., d] adds that, False adds nothing.
         activation: a name of ACTIVATIONS, "gelu" (erf) by default.
         scale: factor on the adapter's branch.
-        memory: taken so that both have one signature; autograd keeps here what it always keeps.
+        memory: taken as fused_adapter takes it; autograd keeps here what it always keeps.
+        dropout: probability of each element of act(z) to be dropped, drawn from torch's generator.
 
     Returns:
         y [..., d] in the dtype of x; under autocast in autocast's dtype, as nn.Linear's output is.
@@ -59,7 +61,8 @@ def reference_adapter(
     b_down = None if b_down is None else b_down.to(x.dtype)
     b_up = None if b_up is None else b_up.to(x.dtype)
 
-    up = F.linear(ACTIVATIONS[activation](F.linear(x, w_down, b_down)), w_up, b_up)
+    h = ACTIVATIONS[activation](F.linear(x, w_down, b_down))
+    up = F.linear(F.dropout(h, dropout) if dropout else h, w_up, b_up)
     if scale != 1.0:
         up = up * scale
     if residual is False:

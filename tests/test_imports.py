@@ -18,7 +18,7 @@ STOREYS = [
     ["kernels", "reference"],
     ["checks", "common"],
     ["testing"],  # for tests, benchmarks and doctor's self-check: no other room imports it
-    ["ops"],
+    ["children", "ops"],
     ["autograd"],
     ["functional"],
     ["config"],

@@ -103,7 +103,13 @@ def run_site(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         parallel   x is what entered the sub-layer, residual the output
     """
     # Past nn.Module's attribute lookup and calls, which cost a small call microseconds.
-    site: Any = module._modules[CHILD]
+    try:
+        site: Any = module._modules[CHILD]
+    except KeyError:  # quantize_dynamic and their like hand on the hooks of what they replace, and drop its children
+        raise RuntimeError(
+            f"a {type(module).__qualname__} took the place of a module with adapters, and they are lost: replace it "
+            f"before add_adapters"
+        ) from None
     name = site.active
     if name is None or not site.enabled:
         return output

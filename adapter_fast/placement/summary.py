@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..adapter import FusedAdapter
+from ..children import describe
 from .container import AdapterSite, site_of
 from .sites import Site, find_sites
 from .state import require_state, unwrap
@@ -57,20 +59,29 @@ class AdapterSummary:
 
 def _summarize_site(place: Site, site: AdapterSite) -> SiteSummary:
     d = place.width
-    adapter = site.adapters[site.active] if site.active is not None else None
+    adapter: Any = site.adapters[site.active] if site.active is not None else None
     bottleneck = getattr(adapter, "bottleneck", None)
     if adapter is None:
         backend, reason = "none", "no adapter is active here"
     elif not site.enabled:
         backend, reason = "none", "adapters are disabled"
-    elif isinstance(adapter, FusedAdapter):
-        weight = place.weight
-        dtype = weight.dtype if weight.dtype.is_floating_point else adapter.down.weight.dtype
-        x = torch.empty(0, d, device=adapter.down.weight.device, dtype=dtype)
-        backend, reason = adapter.explain(x)
     else:
-        backend, reason = "reference", "the configuration asks for the plain PyTorch implementation"
+        x = _like_its_input(place, adapter)
+        if isinstance(adapter, FusedAdapter):
+            backend, reason = adapter.explain(x)
+        else:
+            backend, reason = "reference", "the configuration asks for the plain PyTorch implementation"
+            called = describe(adapter.down, adapter.up, x)
+            reason = f"{reason}; {called}" if called else reason
     return SiteSummary(place.name, place.kind, d, bottleneck, backend, reason)
+
+
+def _like_its_input(place: Site, adapter: Any) -> Tensor:
+    """No tokens [0, d] of the dtype that enters an adapter, on its device."""
+    # A quantised projection has no weights among its parameters.
+    own = next((value for value in adapter.parameters() if value.dtype.is_floating_point), place.weight)
+    dtype = place.weight.dtype if place.weight.dtype.is_floating_point else own.dtype
+    return torch.empty(0, place.width, device=own.device, dtype=dtype)
 
 
 def adapter_summary(model: nn.Module) -> AdapterSummary:

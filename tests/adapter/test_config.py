@@ -25,6 +25,8 @@ def test_defaults_are_pinned():
         "sublayers": None,
         "layers": None,
         "target_modules": None,
+        "init": "houlsby",
+        "dropout": 0.0,
     }
 
 

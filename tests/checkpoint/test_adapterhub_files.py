@@ -351,13 +351,10 @@ def test_without_a_head_there_are_no_files_of_one(saved):
 
 
 def test_training_only_keys_are_loaded_with_a_word(saved):
-    for key, value in (("dropout", 0.1), ("stochastic_depth", 0.2)):
-        config(saved, {key: value})
-        with pytest.warns(UserWarning, match=f"{key} {value} is left out, further training here has none"):
-            load_adapters(build(), saved)
-        config(saved, {key: 0.0})
+    config(saved, {"stochastic_depth": 0.2})
+    with pytest.warns(UserWarning, match="stochastic_depth 0.2 is left out, further training here has none"):
+        load_adapters(build(), saved)
     before = snapshot(model := build())
-    config(saved, {"dropout": 0.1})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(UserWarning):
@@ -365,8 +362,32 @@ def test_training_only_keys_are_loaded_with_a_word(saved):
     assert_same(model, before)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        config(saved, {"dropout": 0.0})
+        config(saved, {"stochastic_depth": 0.0})
         load_adapters(build(), saved)
+
+
+def test_dropout_is_kept_both_ways_and_its_other_place_told(tmp_path):
+    """Theirs is behind the up-projection: methods/modeling.py of adapters 1.3.0."""
+    with pytest.warns(UserWarning, match="dropout 0.25 is written, but here it drops elements of the bottleneck"):
+        exported(tmp_path / "adapter", config=AdapterConfig(8, dropout=0.25))
+    assert read(tmp_path / "adapter/adapter_config.json")["config"]["dropout"] == 0.25
+    with pytest.warns(UserWarning, match="dropout 0.25 is kept, but here it drops elements of the bottleneck"):
+        model = load_adapters(build(), tmp_path / "adapter")
+    adapters = [site.adapters["task"] for site in sites_in(model).values()]
+    assert [adapter.dropout for adapter in adapters] == [0.25] * 4
+    x = torch.randn(2, 3, 32)
+    with torch.no_grad():
+        assert torch.equal(adapters[0].eval()(x), adapters[0](x))
+        assert not torch.equal(adapters[0].train()(x), adapters[0](x)), "another mask"
+    save_adapters(model, tmp_path / "ours", "task")
+    again = load_adapters(build(), tmp_path / "ours")
+    assert {site.adapters["task"].dropout for site in sites_in(again).values()} == {0.25}
+
+
+@pytest.mark.parametrize("value", [1, 1.0, 1.5, -0.1, float("nan"), float("inf"), True, None])
+def test_dropout_out_of_range_is_refused(value, saved):
+    config(saved, {"dropout": value})
+    refuse(build(), saved, f"dropout {value} cannot be computed here, expected a number of at least 0 and below 1")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])

@@ -14,6 +14,7 @@ import transformers
 import yaml
 from tiny_models import FAMILIES, assert_same, build, enlarge, logits, snapshot
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from adapter_fast.checkpoint import load, load_adapters, save_adapters
 from adapter_fast.checkpoint.record import CONFIG_FILE, WEIGHTS_FILE
@@ -290,6 +291,62 @@ def test_what_cannot_be_saved_writes_nothing(make, name, error, message, saved):
         save_adapters(make(), saved, name)
     assert contents(saved.parent) == before
     assert os.listdir(saved.parent) == ["adapter"]
+
+
+def changed(change):
+    """A tuned model after something was done to one projection."""
+    model = tuned()
+    adapter = next(iter(sites_in(model).values())).adapters["default"]
+    other = change(adapter.up)
+    if other is not adapter.up:
+        adapter.up = other
+    return model
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("change", "odd"),
+    [
+        (lambda up: prune.l1_unstructured(up, "weight", 0.5), "up.weight"),
+        (lambda up: parametrizations.weight_norm(up), "up.parametrizations.weight.original0"),
+        (lambda up: nn.Sequential(up), "up.0.bias"),
+        (lambda up: torch.ao.quantization.quantize_dynamic(nn.Sequential(up), {nn.Linear})[0], "up._packed"),
+    ],
+    ids=["pruned", "parametrised", "wrapped", "quantised"],
+)
+def test_projections_that_are_more_than_plain_are_not_saved(change, odd, saved):
+    """The file would have had tensors that no load knows."""
+    before = contents(saved.parent)
+    with pytest.raises(
+        ValueError, match=f"'default' must have plain projections to be saved, at .* {odd}.* is odd: undo"
+    ):
+        save_adapters(changed(change), saved)
+    assert contents(saved.parent) == before
+
+
+def test_fields_that_came_later_may_be_absent(saved):
+    """Files of before they came load, with the defaults; those of the first files are needed."""
+    first = {"bottleneck", "activation", "placement", "scale", "bias", "init_std", "implementation", "dtype", "memory"}
+    output = logits(load_adapters(build(), saved))
+    written = json.loads((saved / CONFIG_FILE).read_text())["config"]
+    edit_record(config={key: value for key, value in written.items() if key in first})(saved)
+    model = load_adapters(build(), saved)
+    assert torch.equal(logits(model), output)
+    adapter = next(iter(sites_in(model).values())).adapters["default"]
+    assert (adapter.init, adapter.dropout) == ("houlsby", 0.0)
+    for key in first:
+        edit_record(config={other: value for other, value in written.items() if other != key})(saved)
+        with pytest.raises(ValueError, match=f"adapter_config.json: config lacks {key}$"):
+            load_adapters(build(), saved)
+
+
+@pytest.mark.parametrize("field", [{"dropout": 0.25}, {"init": "zero_up"}, {"init": "bert"}])
+def test_init_and_dropout_are_kept(field, tmp_path):
+    save_adapters(tuned(config=AdapterConfig(8, **field)), tmp_path / "adapter")
+    model = load_adapters(build(), tmp_path / "adapter")
+    for site in sites_in(model).values():
+        ((key, value),) = field.items()
+        assert getattr(site.adapters["default"], key) == value
 
 
 # Damaged and foreign files: one line, model and files as they were

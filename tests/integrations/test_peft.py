@@ -15,6 +15,7 @@ import pytest
 import torch
 from tiny_models import HIDDEN, TINY, assert_same, build, inputs, logits, outputs, snapshot
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import adapter_fast
 from adapter_fast import AdapterConfig, add_adapters
@@ -1138,3 +1139,111 @@ def test_wrapping_a_deep_model_takes_under_a_second():
     start = time.process_time()
     get_peft_model(model, config())
     assert time.process_time() - start < 1
+
+
+# Children that are more than plain linear layers, initialisation and dropout
+
+
+def children_of(model: nn.Module) -> list[nn.Module]:
+    return [
+        part["default"] for layer in layers_of(model).values() for part in (layer.bottleneck_down, layer.bottleneck_up)
+    ]
+
+
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_hooks_on_the_projections_fire_and_act(implementation):
+    model, fired = wrapped(implementation=implementation), []
+    before = logits(model)
+    for child in children_of(model):
+        child.register_forward_hook(lambda module, *_: fired.append(module))
+    torch.testing.assert_close(logits(model), before)
+    assert len(fired) == len(children_of(model)) == 8
+    children_of(model)[0].register_forward_hook(lambda module, args, y: 2 * y)
+    assert apart(logits(model), before) > 1e-4
+
+
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_pruned_projections_train_a_second_step(implementation):
+    model = wrapped(implementation=implementation)
+    before = logits(model)
+    for child in children_of(model):
+        prune.l1_unstructured(child, "weight", amount=0.5)
+    pruned = logits(model)
+    assert apart(pruned, before) > 1e-4
+    trained = [value for value in model.parameters() if value.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=10.0)
+    for _ in range(2):
+        assert len(gradients(model)) == len(trained)
+        optimizer.step()
+    assert apart(logits(model), pruned) > 1e-5
+
+
+@pytest.mark.parametrize("offload", ["cpu_offload", "disk_offload"])
+def test_accelerate_offloads_the_projections(offload, tmp_path):
+    accelerate = pytest.importorskip("accelerate")
+    model = wrapped()
+    before = logits(model)
+    where = (str(tmp_path),) if offload == "disk_offload" else ()
+    getattr(accelerate, offload)(model, *where, execution_device="cpu")
+    assert {value.device.type for child in children_of(model) for value in child.parameters()} == {"meta"}
+    torch.testing.assert_close(logits(model), before)
+
+
+@pytest.mark.parametrize("given", [{"init": "zero_up"}, {"init_std": 0}])
+def test_zero_up_is_the_bare_base_and_learns(given):
+    bare, model = build(), get_peft_model(build(), config(**given)).eval()
+    assert torch.equal(logits(model), logits(bare))
+    start = [value.detach().clone() for child in children_of(model) for value in child.parameters()]
+    optimizer = torch.optim.SGD([value for value in model.parameters() if value.requires_grad], lr=1.0)
+    for _ in range(2):
+        gradients(model)
+        optimizer.step()
+    moved = [value for child in children_of(model) for value in child.parameters()]
+    assert not any(torch.equal(value, before) for value, before in zip(moved, start, strict=True))
+
+
+def test_bert_initialisation():
+    weights = [child.weight for child in children_of(get_peft_model(build(), config(init="bert")))]
+    assert torch.cat([weight.flatten() for weight in weights]).std().item() == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_dropout_is_at_work_in_training_alone_and_kept(implementation, tmp_path):
+    bare = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = wrapped(base=build(**bare), dropout=0.4, implementation=implementation)
+    plain = wrapped(base=build(**bare), implementation=implementation)
+    assert torch.equal(logits(model), logits(plain))
+    twin = twin_of(model, build(**bare), dropout=0.4, implementation="reference")
+    found = []
+    for each in (model.train(), twin.train()):
+        torch.manual_seed(1)
+        found.append(each(**inputs()).logits)
+    torch.testing.assert_close(*found)
+    assert apart(found[0], plain(**inputs()).logits) > 1e-4
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(build(**bare), tmp_path, is_trainable=True)
+    assert loaded.peft_config["default"].dropout == 0.4 and loaded.peft_config["default"].init == "houlsby"
+    torch.manual_seed(1)
+    torch.testing.assert_close(loaded.train()(**inputs()).logits, found[0])
+
+
+def test_a_directory_from_before_these_fields_loads(tmp_path):
+    model = wrapped()
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    values = json.loads(path.read_text())
+    del values["init"], values["dropout"]
+    path.write_text(json.dumps(values))
+    assert torch.equal(logits(PeftModel.from_pretrained(build(), tmp_path).eval()), logits(model))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"init": "zero"}, "init must be one of houlsby, zero_up, bert, got 'zero'"),
+        ({"dropout": 1.0}, r"dropout must be at least 0 and below 1, got 1\.0"),
+    ],
+)
+def test_bad_init_and_dropout_are_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        config(**given)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...config import PLACEMENTS, AdapterConfig
-from .names import ACTIVATIONS, DEFAULTS, FIXED, LOCATIONS, ONLY_IN_TRAINING, REQUIRED
+from .names import ACTIVATIONS, DEFAULTS, DROPOUT_ELSEWHERE, FIXED, LOCATIONS, ONLY_IN_TRAINING, REQUIRED
 from .names import PLACEMENTS as PLACES
 
 
 def from_bn_config(values: Mapping[str, Any], hidden_size: int, where: Path) -> AdapterConfig:
     """The AdapterConfig that computes the same; layers are left to the weights file, leave_out is checked only.
 
-    Warns where a dropout or a drop path is lost, which further training would have had.
+    Warns where further training would differ: a drop path is left out, and dropout, which is kept, sits elsewhere.
 
     Raises:
         ValueError: names the key that is unknown, missing, of the wrong type, or that our op cannot express.
@@ -50,6 +50,8 @@ def from_bn_config(values: Mapping[str, Any], hidden_size: int, where: Path) -> 
     for key in ONLY_IN_TRAINING:
         if config[key] > 0:
             warnings.warn(f"{where}: {key} {config[key]} is left out, further training here has none", stacklevel=4)
+    if config["dropout"]:
+        warnings.warn(f"{where}: dropout {config['dropout']} is kept, but {DROPOUT_ELSEWHERE}", stacklevel=4)
     if not math.isfinite(hidden_size / config["reduction_factor"]):
         raise ValueError(f"{where}: reduction_factor {config['reduction_factor']!r} gives no bottleneck")
     return AdapterConfig(
@@ -58,11 +60,12 @@ def from_bn_config(values: Mapping[str, Any], hidden_size: int, where: Path) -> 
         placement=placement,
         scale=config["scaling"],
         sublayers=None if sub_layers == PLACEMENTS[placement].sublayers else sub_layers,
+        dropout=config["dropout"],
     )
 
 
 def to_bn_config(config: AdapterConfig, hidden_size: int, leave_out: Sequence[int]) -> dict[str, Any]:
-    """Every key of BnConfig for this AdapterConfig.
+    """Every key of BnConfig for this AdapterConfig. Warns that its dropout sits elsewhere there.
 
     Raises:
         ValueError: target_modules, or a sub-layer, a placement or an activation that it has no word for.
@@ -77,6 +80,8 @@ def to_bn_config(config: AdapterConfig, hidden_size: int, leave_out: Sequence[in
     for name, found in (("placement", places), ("activation", activations)):
         if not found:
             raise ValueError(f"{name} {getattr(config, name)!r} cannot be told in AdapterHub's files")
+    if config.dropout:
+        warnings.warn(f"dropout {config.dropout} is written, but {DROPOUT_ELSEWHERE}", stacklevel=4)
     is_parallel, original_ln_before = places[0]
     return {
         **DEFAULTS,
@@ -87,6 +92,7 @@ def to_bn_config(config: AdapterConfig, hidden_size: int, leave_out: Sequence[in
         "non_linearity": activations[0],
         "scaling": config.scale,
         "leave_out": list(leave_out),
+        "dropout": config.dropout,
     }
 
 
@@ -101,16 +107,23 @@ def reduction_factor(hidden_size: int, bottleneck_size: int) -> float:
     return factor if bottleneck(hidden_size, factor) == bottleneck_size else hidden_size / (bottleneck_size + 0.5)
 
 
+_NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "reduction_factor": (lambda value: 0 < value < math.inf, "a number above 0"),
+    "scaling": (lambda value: -math.inf < value < math.inf, "a number"),
+    "dropout": (lambda value: 0 <= value < 1, "a number of at least 0 and below 1"),
+    **dict.fromkeys(ONLY_IN_TRAINING, (lambda value: -1 < value < math.inf, "a number")),
+}
+
+
 def _check_types(config: Mapping[str, Any], where: Path) -> None:
     for key in (*LOCATIONS.values(), "is_parallel", "original_ln_before"):
         if not isinstance(config[key], bool):
             raise ValueError(f"{where}: {key} must be true or false, it is {config[key]!r}")
     if not isinstance(config["non_linearity"], str):
         raise ValueError(f"{where}: non_linearity must be a string, it is {config['non_linearity']!r}")
-    for key, least in (("reduction_factor", 0.0), ("scaling", -math.inf), *((key, -1.0) for key in ONLY_IN_TRAINING)):
+    for key, (fits, expected) in _NUMBERS.items():
         value = config[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least < value < math.inf:
-            expected = "a number above 0" if least == 0 else "a number"
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):
             raise ValueError(f"{where}: {key} {value!r} cannot be computed here, expected {expected}")
     leave_out = config["leave_out"]
     if not isinstance(leave_out, list) or any(type(layer) is not int for layer in leave_out):

@@ -112,7 +112,11 @@ PLACEMENTS: dict[tuple[bool, bool], tuple[str, tuple[Any, ...]]] = {
     (True, False): ("parallel", (True, False, "post_add")),
     (True, True): ("parallel", (True, False, "post_add")),
 }
-ONLY_IN_TRAINING = ("dropout", "stochastic_depth")
+ONLY_IN_TRAINING = ("stochastic_depth",)
+DROPOUT_ELSEWHERE = (
+    "here it drops elements of the bottleneck, act(z), in AdapterHub of the branch behind the up-projection: further "
+    "training drops others"
+)
 
 # non_linearity, in lower case, and ours; the first of several is the one that is written. Theirs are transformers'
 # names; those of one kind differ in rounding only.

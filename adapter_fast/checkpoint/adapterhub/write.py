@@ -39,7 +39,8 @@ def export_adapterhub(
     """Write the named adapter, and the head trained with it, as AdapterHub's `adapters` 1.x does; whole or not at all.
 
     There model.load_adapter(directory) of a BERT, RoBERTa, XLM-R, DistilBERT, GPT-2, Llama or ViT loads it. An adapter
-    saved there before is replaced. Without biases they are written as zeros.
+    saved there before is replaced. Without biases they are written as zeros. Dropout is written, with a warning: theirs
+    sits behind the up-projection.
 
     Args:
         model: a model with an adapter of this name, active or not. It is not changed.

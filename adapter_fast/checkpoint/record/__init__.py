@@ -20,6 +20,10 @@ from ...config import WEIGHT_DTYPES, AdapterConfig
 FORMAT_VERSION = 1
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter.safetensors"
+# AdapterConfig's fields when the first files were written: a later one, where it is absent, has its default.
+FIRST_FIELDS = (
+    "bottleneck", "activation", "placement", "scale", "bias", "init_std", "implementation", "dtype", "memory",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,10 +148,7 @@ def parse_record(path: Path, values: Mapping[str, Any]) -> Record:
 
 def parse_config(path: Path, record: Record) -> AdapterConfig:
     """The adapter's configuration; ValueError where it is not one."""
-    # A field whose default is None came after the first files were written.
-    missing = [
-        field.name for field in fields(AdapterConfig) if field.default is not None and field.name not in record.config
-    ]
+    missing = [name for name in FIRST_FIELDS if name not in record.config]
     if missing:
         raise ValueError(f"{path}: config lacks {', '.join(missing)}")
     try:

@@ -11,7 +11,7 @@ from ...placement.inject import check_name
 from ...placement.sharded import whole
 from ...placement.sites import Site, find_sites, head_parameters, layer_norm_parameters, model_type_of
 from ...placement.state import require_state, tuned_values
-from . import FORMAT_VERSION, Record, Saved, one_dtype, without_prefix
+from . import FORMAT_VERSION, Record, Saved, adapter_shapes, one_dtype, without_prefix
 from .base import describe_base, labels_of
 
 
@@ -25,7 +25,14 @@ def collect(model: nn.Module, name: str) -> Saved:
     sites = find_sites(model, config)
     tensors: dict[str, Tensor] = {}
     for site in sites:
-        for key, value in _adapter(site, name).state_dict().items():
+        values = _adapter(site, name).state_dict()
+        odd = sorted(values.keys() ^ adapter_shapes(config, site.width).keys())
+        if odd:
+            raise ValueError(
+                f"adapter {name!r} must have plain projections to be saved, at {site.name} {odd[0]} is odd: undo what "
+                f"was done to them first (prune.remove, parametrize.remove_parametrizations, LoRA's unload)"
+            )
+        for key, value in values.items():
             tensors[f"adapter.{without_prefix(model, site.name)}.{key}"] = value
     dtype = one_dtype(name, tensors.values())
     tuned = tuned_values(model, state, name)

@@ -15,6 +15,7 @@ from transformers.activations import get_activation
 
 from ...checkpoint.adapterhub.names import ACTIVATIONS
 from ...checks import DTYPES, autocast_dtype
+from ...children import acts_by_call
 from ...functional import fused_adapter
 
 _adapter_forward = Adapter.forward
@@ -108,13 +109,6 @@ def _only_adapter(layer: Any) -> Any:
     return layer.adapters._modules.get(name) if type(name) is str else None
 
 
-def _untouched(module: nn.Module) -> bool:
-    """Whether a call of this module runs its class's forward and nothing else."""
-    return "forward" not in module.__dict__ and not (
-        module._forward_pre_hooks or module._forward_hooks or module._backward_pre_hooks or module._backward_hooks
-    )
-
-
 def _fusable_parts(adapter: Any, x: Tensor, residual: Tensor) -> tuple[nn.Linear, nn.Linear, str] | None:
     """Both linear layers and our name of the activation where the fused op computes what this adapter does."""
     modules = adapter._modules
@@ -134,7 +128,7 @@ def _fusable_parts(adapter: Any, x: Tensor, residual: Tensor) -> tuple[nn.Linear
     act = activation._modules.get("f")
     if not (type(down) is nn.Linear and type(up) is nn.Linear and type(act) in _BY_TYPE):
         return None
-    if not all(_untouched(module) for module in (sequence, down, activation, act, up, dropout)):
+    if any(acts_by_call(module) for module in (sequence, down, activation, act, up, dropout)):
         return None
     dtype = autocast_dtype(x.device.type) or x.dtype
     if dtype not in DTYPES or residual.dtype != dtype or down.weight.dtype != up.weight.dtype:

@@ -41,7 +41,7 @@ class BottleneckConfig(PeftConfig):
     Usable wherever PEFT takes a configuration: get_peft_model, PeftModel.add_adapter, transformers' model.add_adapter.
 
     Args:
-        bottleneck, activation, scale, init_std, implementation, memory: as in AdapterConfig.
+        bottleneck, activation, scale, init, init_std, dropout, implementation, memory: as in AdapterConfig.
         use_bias: whether both projections have a bias. Not `bias`: in PEFT that says which of the base's biases train.
         placement: "houlsby", the one placement that PEFT's way of wrapping modules can express.
         sublayers, layers: as in AdapterConfig. Like PEFT's own defaults they end up in target_modules when a model is
@@ -70,6 +70,8 @@ class BottleneckConfig(PeftConfig):
     target_modules: list[str] | str | None = None
     exclude_modules: list[str] | str | None = None
     modules_to_save: list[str] | None = None
+    init: str = "houlsby"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,7 +81,7 @@ class BottleneckConfig(PeftConfig):
         if self.placement != "houlsby":
             raise ValueError(f"placement must be 'houlsby' with PEFT (add_adapters has others), got {self.placement!r}")
         checked = self.adapter_config()
-        self.scale, self.init_std = checked.scale, checked.init_std
+        self.scale, self.init_std, self.dropout = checked.scale, checked.init_std, checked.dropout
         self.sublayers = None if checked.sublayers is None else list(checked.sublayers)
         self.layers = None if checked.layers is None else list(checked.layers)
         self._check_modules()
@@ -103,7 +105,9 @@ class BottleneckConfig(PeftConfig):
             placement=self.placement,
             scale=self.scale,
             bias=self.use_bias,
+            init=self.init,  # type: ignore[arg-type]
             init_std=self.init_std,
+            dropout=self.dropout,
             implementation=self.implementation,  # type: ignore[arg-type]
             memory=self.memory,
             sublayers=self.sublayers,  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ...adapter import FusedAdapter
+from ...children import refuse_forced_kernels, through_children, why_called
 from ...functional import fused_adapter
 from ...placement.sites import is_norm
 from ...reference import reference_adapter
@@ -22,6 +23,28 @@ CANNOT_MERGE = (
     "base model, or keep the adapter beside it"
 )
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {"fused": fused_adapter, "reference": reference_adapter}
+
+
+def _apply(
+    down: Any,
+    up: Any,
+    h: Tensor,
+    training: bool,
+    *,
+    implementation: str,
+    width: int,
+    activation: str,
+    scale: float,
+    memory: str,
+    dropout: float,
+) -> Tensor:
+    why, dropped = why_called(down, up), dropout if training else 0.0
+    if not why and not dropped:
+        weights = (down.weight, down.bias, up.weight, up.bias)
+        return _FUNCTIONS[implementation](h, *weights, activation=activation, scale=scale, memory=memory)
+    if implementation == "fused":
+        refuse_forced_kernels(why or f"dropout {dropped:g} in training")
+    return through_children(down, up, h, width=width, activation=activation, scale=scale, dropout=dropped)
 
 
 def check_one_active(names: str | Sequence[str]) -> None:
@@ -42,6 +65,9 @@ def _width_of_input(module: nn.Module, width: int) -> int | None:
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):
     """base_layer, then the active adapter on its output: y = h + scale · (act(h · W_downᵀ + b_down) · W_upᵀ + b_up).
+
+    In training with dropout, and where a projection is more than a plain nn.Linear, PyTorch operations compute, as in
+    FusedAdapter.
 
     h [..., d] keeps its dtype whatever the adapter's weights have: they are converted tile by tile (fused_adapter).
     The base's weight is never touched, so any module will do: a dropout, a quantised or sharded linear layer.
@@ -75,6 +101,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
             self.out_features,
             config.bottleneck,
             bias=config.use_bias,
+            init=config.init,
             init_std=config.init_std,
             device=device,
             dtype=torch.float64 if dtype == torch.float64 else torch.float32,
@@ -82,7 +109,13 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         self.bottleneck_down[adapter_name] = adapter.down
         self.bottleneck_up[adapter_name] = adapter.up
         self.bottleneck_apply[adapter_name] = partial(
-            _FUNCTIONS[config.implementation], activation=config.activation, scale=config.scale, memory=config.memory
+            _apply,
+            implementation=config.implementation,
+            width=self.out_features,
+            activation=config.activation,
+            scale=config.scale,
+            memory=config.memory,
+            dropout=config.dropout,
         )
 
     def forward(self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Tensor:
@@ -101,8 +134,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         return h
 
     def _adapt(self, name: str, h: Tensor) -> Tensor:
-        down, up = self.bottleneck_down[name], self.bottleneck_up[name]
-        return self.bottleneck_apply[name](h, down.weight, down.bias, up.weight, up.bias)
+        return self.bottleneck_apply[name](self.bottleneck_down[name], self.bottleneck_up[name], h, self.training)
 
     def _mixed_batch(self, h: Tensor, adapter_names: Sequence[str]) -> Tensor:
         if len(h) != len(adapter_names):
