@@ -339,6 +339,15 @@ _EXACT = Backend(
 )
 
 
+def _no_kernels(device_type: str) -> Backend:
+    return Backend(
+        "torch", f"Triton has no kernels for a {device_type} device; PyTorch operations compute the same Function"
+    )
+
+
+_NO_KERNELS = {"cpu": _no_kernels("cpu")}
+
+
 def _best_backend(device: torch.device, dtype: torch.dtype) -> Backend:
     if device.type == "cuda":
         if dtype == torch.float64:
@@ -354,6 +363,4 @@ def _best_backend(device: torch.device, dtype: torch.dtype) -> Backend:
         if dtype == torch.bfloat16:
             return Backend("torch", "Triton's interpreter computes bfloat16 wrongly")
         return Backend("triton-interpreter", "TRITON_INTERPRET=1 runs the kernels' source on the CPU")
-    return Backend(
-        "torch", f"Triton has no kernels for a {device.type} device; PyTorch operations compute the same Function"
-    )
+    return _NO_KERNELS.get(device.type) or _no_kernels(device.type)

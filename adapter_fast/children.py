@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules import module as calls
+from torch.nn.modules.module import _has_any_global_hook
 
 from .checks import (
     BACKEND_VARIABLE,
@@ -29,7 +29,7 @@ _HOOKS = {
     "_backward_pre_hooks": "backward pre-hooks",
     "_backward_hooks": "backward hooks",
 }
-_LINEAR = nn.Linear
+_LINEAR, _PARAMETER = nn.Linear, nn.Parameter
 _READABLE = (*PLAIN, type(None))
 
 
@@ -51,9 +51,9 @@ def why_called(down: Any, up: Any) -> str:
             or b["_backward_pre_hooks"]
             or "forward" in a
             or "forward" in b
-            or type(a["_parameters"].get("weight")) not in _READABLE
-            or type(b["_parameters"].get("weight")) not in _READABLE
-            or calls._has_any_global_hook()
+            or type(a["_parameters"].get("weight")) is not _PARAMETER
+            or type(b["_parameters"].get("weight")) is not _PARAMETER
+            or _has_any_global_hook()
         ):
             return ""
     reasons = []
@@ -61,7 +61,7 @@ def why_called(down: Any, up: Any) -> str:
         why = _why(child)
         if why:
             reasons.append(f"{name} {why}")
-    if calls._has_any_global_hook():
+    if _has_any_global_hook():
         reasons.append("a hook on every module's call is registered")
     return ", ".join(reasons)
 
@@ -89,7 +89,7 @@ def acts_by_call(module: nn.Module) -> str:
 
 
 def _must_call(child: nn.Module) -> bool:
-    return calls._has_any_global_hook() or bool(_why(child))
+    return _has_any_global_hook() or bool(_why(child))
 
 
 def describe(down: nn.Module, up: nn.Module, x: Tensor) -> str:
