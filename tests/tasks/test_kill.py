@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ import pytest
 from tiny_task import write_image_model, write_images, write_model, write_task
 
 WORKER = Path(__file__).parents[1] / "helpers/kill_worker.py"
-# Trainer writes vit.encoder.layer.0, as save_pretrained does, and reads into vit.layers.0 without a renaming.
-RENAMED = "transformers' save_pretrained renames a ViT's keys, so that a checkpoint's trained weights are thrown away"
 STARTS = {
     "with nothing but its record": 0,
     "before the first checkpoint": 0,
@@ -74,15 +72,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, 
     return cache(lambda model: killed_runs(tmp_path_factory.mktemp("killed"), model))
 
 
-def cases() -> Iterator[Any]:
-    for model, (_, moments) in MODELS.items():
-        for moment in moments:
-            lost = pytest.mark.xfail(strict=True, raises=AssertionError, reason=RENAMED)
-            yield pytest.param(model, moment, marks=lost if model.startswith("vit") and STARTS[moment] else ())
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("model, moment", cases())
+@pytest.mark.parametrize("model, moment", [(model, moment) for model, (_, all_) in MODELS.items() for moment in all_])
 def test_a_run_killed_with_sigkill_at_any_moment_resumes_to_the_same_bits(
     runs: Callable[[str], dict[str, Any]], model: str, moment: str
 ) -> None:
