@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 import types
+from contextlib import ExitStack
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,6 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.skip("bottleneck adapters cannot be merged")
 
     testing_common._skip_if_merging_not_supported = skip  # as for PEFT's own Lily and Shadow
-    tester = testing_common.PeftCommonTester
-    for name in ("_test_mixed_adapter_batches", "_test_generate_with_mixed_adapter_batches_and_beam_search"):
-        lora = mock.patch.object(
-            testing_common, "LoraConfig", BottleneckConfig
-        )  # the method that these are not skipped for
-        setattr(tester, name, lora(getattr(tester, name)))
     if not hasattr(config, "workerinput"):
         peft.LoraConfig().save_pretrained(LORA)
 
@@ -183,6 +178,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             alone = len(rows[0]) == 1
             marks[place] = pytest.mark.parametrize(mark.args[0], [row[0] for row in rows] if alone else rows).mark
             _ours.add(metafunc.definition.nodeid)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
+    """Where the rows of a batch have adapters of their own, all methods but LoRA are skipped by name: not ours."""
+    from adapter_fast.integrations.peft import BottleneckConfig
+    from tests import testing_common
+
+    with ExitStack() as stack:
+        for module in (testing_common, pyfuncitem.module):
+            if "with_mixed_adapter" in pyfuncitem.name or "test_mixed_adapter_batches[" in pyfuncitem.name:
+                stack.enter_context(mock.patch.object(module, "LoraConfig", BottleneckConfig, create=True))
+        return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
