@@ -260,14 +260,21 @@ def test_a_replica_of_data_parallel_computes_in_sixteen_bit():
 
 def test_pfeiffers_place_around_a_trained_norm():
     """The adapter's hook calls the norm once more, in whatever order adapters were added and trained."""
-    for order in ((0, 1), (1, 0)):
+
+    def with_one(model, place):
+        train_adapters(enlarge(add_adapters(model, AdapterConfig(8, placement=place), place), place), place)
+        with torch.no_grad():  # so that it matters whether the norm's own are rounded
+            for name, value in trained(model).items():
+                if "LayerNorm" in name and "adapter_site" not in name:
+                    value.add_(torch.linspace(0.0, 3e-3, 32))
+        return model
+
+    alone = with_one(build().bfloat16(), "pfeiffer")
+    for order in (("houlsby", "pfeiffer"), ("pfeiffer", "houlsby")):
         model = build().bfloat16()
-        for index in order:
-            place = ("houlsby", "pfeiffer")[index]
-            train_adapters(enlarge(add_adapters(model, AdapterConfig(8, placement=place), place), place), place)
+        for place in order:
+            with_one(model, place)
         set_adapter(model, "pfeiffer")
-        alone = build().bfloat16()
-        train_adapters(enlarge(add_adapters(alone, AdapterConfig(8, placement="pfeiffer"))))
         assert torch.equal(outputs(model, "bert"), outputs(alone, "bert"))
 
 

@@ -22,6 +22,7 @@ SCALED = f"{KERNELS}::test_gradients_are_scaled_before_they_are_rounded"
 ROUNDED_ONCE = "tests/kernels/test_bfloat16.py::test_each_tensor_is_rounded_once"
 SHAPES = f"{KERNELS}::test_every_shape"
 FORMS = f"{KERNELS}::test_every_form"
+MASTERS, ROADS = "tests/adapter/test_masters.py", "tests/placement/test_roads.py"
 GRADCHECK = f"{AUTOGRAD}::test_gradcheck"
 KEPT = "tests/kernels/test_launch_keys.py::test_calls_that_share_a_kept_launch_want_the_same_compilation"
 
@@ -377,5 +378,91 @@ MUTANTS = [
         "            pass\n",
         "tests/ops/test_functional.py::test_exact_float32_products_are_pytorchs_on_a_gpu",
         "highest",
+    ),
+    Mutant(
+        "masters in the base's dtype",
+        "adapter_fast/placement/masters.py",
+        "return torch.float32 if dtype in HALVES else dtype",
+        "return dtype",
+        f"{MASTERS}::test_every_gain_moves_and_the_model_computes_in_its_own_dtype",
+        "bert-dtype0",
+    ),
+    Mutant(
+        "a conversion kept although its parameter has changed",
+        "adapter_fast/placement/masters.py",
+        "key = (value.data_ptr(), value._version, dtype, torch.is_inference_mode_enabled())",
+        "key = dtype",
+        f"{MASTERS}::test_conversions_without_a_gradient_are_kept_until_the_parameter_changes",
+    ),
+    Mutant(
+        "attributes given back while another thread is inside",
+        "adapter_fast/placement/masters.py",
+        "        if not casts.inside:\n            for name in names:",
+        "        if True:\n            for name in names:",
+        f"{MASTERS}::test_threads_that_call_one_model_get_what_one_would",
+    ),
+    Mutant(
+        "Pfeiffer's norm run without its masters",
+        "adapter_fast/placement/container.py",
+        "return run_with_masters(module, adapter(output, args[0]))",
+        "return module.forward(adapter(output, args[0]))",
+        f"{MASTERS}::test_pfeiffers_place_around_a_trained_norm",
+    ),
+    Mutant(
+        "a state dict by who is active",
+        "adapter_fast/placement/tuned.py",
+        "        if prefix:\n            self.exchange_entries(",
+        "        if False:\n            self.exchange_entries(",
+        f"{ROADS}::test_a_state_dict_does_not_depend_on_which_adapter_is_active",
+    ),
+    Mutant(
+        "a part of an adapter loaded",
+        "adapter_fast/placement/loading.py",
+        "        _check_complete(name, own, found)\n",
+        "        pass\n",
+        f"{ROADS}::test_what_is_missing_is_an_error_and_changes_nothing",
+    ),
+    Mutant(
+        "the saved active adapter forgotten",
+        "adapter_fast/placement/loading.py",
+        "        activate(model, state, active)\n",
+        "        pass\n",
+        f"{ROADS}::test_a_fresh_process_gets_all_from_a_state_dict",
+        "bert",
+    ),
+    Mutant(
+        "renamed keys not looked for",
+        "adapter_fast/placement/loading.py",
+        "    return {next(iter(revert(model, {name: torch.empty(0)}))): name for name in names}",
+        "    return {}",
+        f"{ROADS}::test_names_that_save_pretrained_changes_are_found_again",
+    ),
+    Mutant(
+        "a loaded adapter asks for gradients",
+        "adapter_fast/checkpoint/load.py",
+        "            adapter.requires_grad_(False)\n",
+        "",
+        f"{ROADS}::test_what_trains_is_not_changed_by_loading_or_switching",
+    ),
+    Mutant(
+        "what trains by hand left out of a checkpoint of adapters",
+        "adapter_fast/integrations/trainer.py",
+        "if not is_ours(key) and key not in kept]",
+        "if not is_ours(key)]",
+        f"{ROADS}::test_a_parameter_that_trains_by_hand_is_in_the_checkpoint",
+    ),
+    Mutant(
+        "what the checkpoint lacked stays frozen",
+        "adapter_fast/placement/sites.py",
+        "[*head_parameters(model), *new_parameters(model)]",
+        "head_parameters(model)",
+        "tests/adapter/test_new_parameters.py::test_a_model_of_another_family",
+    ),
+    Mutant(
+        "the base's digest of what an adapter tuned",
+        "adapter_fast/placement/tuned.py",
+        "    return module._parameters[name] if own is None else own  # type: ignore[return-value]",
+        "    return module._parameters[name]  # type: ignore[return-value]",
+        "tests/checkpoint/test_checkpoint.py::test_the_digest_does_not_change_with_what_was_tuned_or_is_active",
     ),
 ]

@@ -340,6 +340,15 @@ def test_accelerate_saves_and_loads_the_state(tmp_path):
         accelerator.free_memory()
 
 
+def test_a_parameter_that_trains_by_hand_is_in_the_checkpoint(tmp_path):
+    model = train_adapters(enlarge(add_adapters(quiet(build()), config_of())))
+    model.bert.pooler.dense.weight.requires_grad_(True)
+    trainer_of(model, "bert", tmp_path, alone=True).train()
+    keys = torch_file_keys(tmp_path / "checkpoint-2" / "model.safetensors")
+    assert "bert.pooler.dense.weight" in keys
+    assert "bert.pooler.dense.bias" not in keys
+
+
 def test_weights_of_the_base_alone_go_to_the_base():
     model = train_adapters(enlarge(add_adapters(quiet(build()), config_of())))
     other = build()
@@ -437,6 +446,9 @@ def test_what_trains_is_not_changed_by_loading_or_switching(tmp_path):
     """The example: from 2,627 to 4,835, and DistributedDataParallel died at step 2."""
     other = train_adapters(enlarge(add_adapters(build(), config_of(), "other")), "other")
     save_adapters(other, tmp_path / "other", "other")
+    first = build().requires_grad_(False)
+    load_adapters(first, tmp_path / "other")
+    assert not any(value.requires_grad for value in first.parameters())
     model = train_adapters(add_adapters(build(), config_of(), "mine"), "mine")
 
     def trains():
