@@ -138,8 +138,8 @@ def check_exchange(model: nn.Module, adapter: str, parameters: Iterable[str]) ->
         now, kept = module._parameters[name], own._parameters[name]
         if is_spread(now) and now.dtype != kept.dtype and is_fully_sharded(model):  # type: ignore[arg-type, union-attr]
             raise ValueError(
-                f"{parameter} is {now.dtype} and the adapter's own {kept.dtype}: "  # type: ignore[union-attr]
-                f"switch before fully_shard, or train_adapters(master_weights=False)"
+                f"{parameter} is {now.dtype} and what it changes places with {kept.dtype}: "  # type: ignore[union-attr]
+                f"switch and remove before fully_shard, or train_adapters(master_weights=False)"
             )
 
 

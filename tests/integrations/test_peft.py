@@ -1247,3 +1247,18 @@ def test_a_directory_from_before_these_fields_loads(tmp_path):
 def test_bad_init_and_dropout_are_named(given, message):
     with pytest.raises(ValueError, match=message):
         config(**given)
+
+
+@pytest.mark.parametrize("name", ["default", "other"])
+def test_the_card_says_what_to_import(name, tmp_path):
+    model = get_peft_model(build(), config(), adapter_name=name)
+    for _ in range(2):
+        model.save_pretrained(tmp_path)
+        card = (tmp_path / "README.md").read_text("utf-8")
+        assert card.count("import adapter_fast.integrations.peft") == 1
+        assert card.count("library_name: peft") == 1
+    model.peft_config[name].save_pretrained(tmp_path / "alone" / "config")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("# Mine")
+    model.peft_config[name].save_pretrained(tmp_path / "mine")
+    assert (tmp_path / "mine" / "README.md").read_text() == "# Mine"

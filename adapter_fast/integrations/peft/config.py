@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from peft.config import PeftConfig
@@ -12,6 +13,11 @@ from ...config import AdapterConfig
 from .registration import peft_type
 
 ALL_LINEAR = "all-linear"
+CARD_FILE = "README.md"
+IMPORT = """
+PEFT knows this method, BOTTLENECK, after `import adapter_fast.integrations.peft` (`pip install "adapter_fast[peft]"`);
+without it loading ends in `KeyError: 'BOTTLENECK'`.
+"""
 
 
 def _checked_pattern(name: str, value: Any) -> None:
@@ -122,6 +128,14 @@ class BottleneckConfig(PeftConfig):
             writer = "save_adapters" if "format_version" in values else "AdapterHub"
             raise ValueError(f"{path_json_file} is of {writer}, not of PEFT: adapter_fast.load_adapters loads it")
         return values
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """PeftConfig's; a model card beside it then says what a process that loads the adapter must import."""
+        super().save_pretrained(save_directory, **kwargs)
+        # A named adapter's folder is inside the one with the card.
+        for card in (Path(save_directory) / CARD_FILE, Path(save_directory).parent / CARD_FILE):
+            if card.is_file() and "library_name: peft" in (text := card.read_text("utf-8")) and IMPORT.strip() not in text:
+                card.write_text(f"{text.rstrip()}\n{IMPORT}", "utf-8")
 
     def to_dict(self) -> dict[str, Any]:
         """Every field by name, JSON types only; PEFT keeps some names in a set, which has no order of its own."""
