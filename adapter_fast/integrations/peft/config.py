@@ -9,6 +9,7 @@ from typing import Any
 
 from peft.config import PeftConfig
 
+from ...common.files import write_whole
 from ...config import AdapterConfig
 from .registration import peft_type
 
@@ -134,8 +135,9 @@ class BottleneckConfig(PeftConfig):
         super().save_pretrained(save_directory, **kwargs)
         # A named adapter's folder is inside the one with the card.
         for card in (Path(save_directory) / CARD_FILE, Path(save_directory).parent / CARD_FILE):
-            if card.is_file() and "library_name: peft" in (text := card.read_text("utf-8")) and IMPORT.strip() not in text:
-                card.write_text(f"{text.rstrip()}\n{IMPORT}", "utf-8")
+            text = card.read_text("utf-8") if card.is_file() else ""
+            if "library_name: peft" in text and IMPORT.strip() not in text:
+                write_whole(card, f"{text.rstrip()}\n{IMPORT}")
 
     def to_dict(self) -> dict[str, Any]:
         """Every field by name, JSON types only; PEFT keeps some names in a set, which has no order of its own."""
