@@ -13,7 +13,7 @@ from ..children import describe
 from .container import AdapterSite, site_of
 from .sites import Site, find_sites
 from .state import require_state, unwrap
-from .walk import TUNED
+from .walk import count_parameters
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,6 @@ def adapter_summary(model: nn.Module) -> AdapterSummary:
     places = {place.name: place for config in state.configs.values() for place in find_sites(base, config)}
     pairs = [(place, site) for place in places.values() if (site := site_of(place.module)) is not None]
     counts = dict.fromkeys(state.configs, 0)
-    parameters = list(base.named_parameters())
     for _, site in pairs:
         for name, adapter in site.adapters.items():
             counts[name] += sum(parameter.numel() for parameter in adapter.parameters())
@@ -104,6 +103,6 @@ def adapter_summary(model: nn.Module) -> AdapterSummary:
         active=state.active,
         enabled=all(site.enabled for _, site in pairs),
         sites=tuple(_summarize_site(place, site) for place, site in pairs),
-        trained=sum(value.numel() for _, value in parameters if value.requires_grad),
-        total=sum(value.numel() for name, value in parameters if TUNED not in name.split(".")),
+        trained=sum(value.numel() for value in base.parameters() if value.requires_grad),
+        total=count_parameters(base),
     )

@@ -38,6 +38,11 @@ def base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
                 yield f"{name}.{key}" if name else key, parameter
 
 
+def count_parameters(model: nn.Module) -> int:
+    """Elements of all parameters: the base's and the adapters', without those that wait beside the active ones."""
+    return sum(value.numel() for name, value in model.named_parameters() if TUNED not in name.split("."))
+
+
 def uncompiled_name(name: str) -> str:
     """A module's or parameter's name without torch.compile's wrappers around single layers."""
     return name.replace("_orig_mod.", "")

@@ -22,6 +22,7 @@ from ..common.errors import UserError
 from ..common.files import write_json, writing
 from ..common.quiet import quiet_transformers
 from ..placement import adapter_summary
+from ..placement.walk import count_parameters as parameters_in
 from .checkpoints import newest_whole
 from .kinds.settings import ADAPTER_METHODS, Settings, differences, read_settings
 from .models import Loaded, check_max_length, load_model, prepare
@@ -206,7 +207,7 @@ def folder_bytes(directory: Path) -> int:
 def count_parameters(model: nn.Module) -> dict[str, Any]:
     """Parameters that train, in all, and their share."""
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total = parameters_in(model)
     return {"trained": trained, "parameters": total, "share": trained / total}
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from adapter_fast import (
     AdapterConfig,
+    adapter_summary,
     add_adapters,
     disable_adapters,
     load_adapters,
@@ -496,3 +497,14 @@ def test_the_work_does_not_grow_with_the_number_of_adapters(act, tmp_path):
             calls.append(calls_of(acts[act]))
         add_adapters(model, config_of(), str(number))
     assert calls[1] <= 1.1 * calls[0], calls
+
+
+def test_what_waits_is_not_counted_twice():
+    model = add_adapters(build(), config_of())
+    total = adapter_summary(model).total
+    train_adapters(model)
+    assert adapter_summary(model).total == total
+    add_adapters(model, config_of(), "b")
+    train_adapters(model, "b")
+    both = adapter_summary(model)
+    assert both.total == total + both.adapters["b"]

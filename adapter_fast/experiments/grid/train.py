@@ -16,6 +16,7 @@ from ...config import AdapterConfig
 from ...placement import add_adapters
 from ...placement.container import sites_in
 from ...placement.sites import head_parameters
+from ...placement.walk import count_parameters
 from ...recipe import train_adapters, train_all, train_head_only, train_layer_norms, train_top_layers
 from ...tasks.data.encoded import Encoded
 from ...tasks.trainer import Report, TuningTrainer, build_trainer, median_step
@@ -114,7 +115,7 @@ def count(model: nn.Module) -> dict[str, int]:
     modules = [adapter for site in sites for adapter in site.adapters.values()]
     in_adapters = sum(parameter.numel() for adapter in modules for parameter in adapter.parameters())
     head = sum(model.get_parameter(name).numel() for name in head_parameters(model))
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total = count_parameters(model)
     return {
         "trained": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         "base_parameters": total - head - in_adapters,
