@@ -15,6 +15,7 @@ from torch import nn
 
 from .placement.families import HEAD
 from .placement.masters import convert_to_masters
+from .placement.offloading import refuse_offloaded
 from .placement.sites import (
     family_of,
     find_layers,
@@ -121,6 +122,7 @@ def train_adapters(
     own = list(dict.fromkeys([*own, *_head_of(base, head)]))
     refuse_quantised(base, own)
     refuse_shared(base, own)
+    refuse_offloaded(base, own)
     activate(base, state, name)
     claim(base, state, name, own, master_weights)
     within = f".{CHILD}.adapters.{name}."

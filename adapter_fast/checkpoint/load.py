@@ -18,6 +18,7 @@ from ..config import AdapterConfig
 from ..placement.container import site_of
 from ..placement.inject import add_adapters, check_new_name, remove_adapters
 from ..placement.masters import master_dtype
+from ..placement.offloading import refuse_offloaded
 from ..placement.sites import (
     Site,
     find_sites,
@@ -109,6 +110,7 @@ def load_adapters(
         kept |= _base_values(base, tensors, "layer_norm", record.layer_norms, layer_norm_parameters(base), where)
     if head:
         kept |= _base_values(base, tensors, "head", record.head, task_parameters(base, head), where)
+    refuse_offloaded(base, kept)
     _put_in(base, name, config, record, sites, tensors, kept)
     _say_what_differs(base, path, record, head is not False)
     return model

@@ -13,6 +13,7 @@ from ..adapter import FusedAdapter, ReferenceAdapter
 from ..config import AdapterConfig
 from .container import AdapterSite, attach, attach_inlet, detach, detach_inlet, site_of, sites_in
 from .loading import finish_loading, prepare_loading
+from .offloading import follow_offloading
 from .sharded import agree, refuse_fully_sharded
 from .sites import Site, find_sites
 from .state import AdapterState, activate, drop, find_state, refuse_wrapped, require_state, unwrap
@@ -109,6 +110,7 @@ def add_adapters(model: Model, config: AdapterConfig, name: str = "default") -> 
         setattr(base, STATE, state)
         base.register_load_state_dict_pre_hook(prepare_loading)
         base.register_load_state_dict_post_hook(finish_loading)
+        base.register_forward_pre_hook(follow_offloading)
     enabled = all(site.enabled for site in sites_in(base).values())
     for site, adapter in built:
         adapter.requires_grad_(not state.configs)
@@ -195,6 +197,8 @@ def remove_adapters(model: Model, name: str | None = None) -> Model:
         delattr(base, STATE)
         remove_loading_hook(base, prepare_loading)
         remove_loading_hook(base, finish_loading)
+        for key in [key for key, hook in base._forward_pre_hooks.items() if hook is follow_offloading]:
+            del base._forward_pre_hooks[key]
     return model
 
 

@@ -70,8 +70,13 @@ def prepare_loading(model: nn.Module, state_dict: dict[str, Any], prefix: str, *
             raise RuntimeError(f"adapter {name!r} was saved with {odd} {values[0]!r}, the model's has {values[1]!r}")
     for name in state.configs:
         _check_complete(name, own, found)
-    saved = [(name, key.replace(f".{TUNED}.own.{name}.", "."), key) for name in state.configs for key in found]
-    saved = [each for each in saved if each[1] != each[2] and each[1] not in state.tuned.get(each[0], [])]
+    saved = [
+        (name, uncompiled_name(key.replace(middle, ".")), key)
+        for name in state.configs
+        for key in found
+        if (middle := f".{TUNED}.own.{name}.") in key
+    ]
+    saved = [each for each in saved if each[1] not in state.tuned.get(each[0], [])]
     known = {uncompiled_name(parameter) for parameter, _ in base_parameters(model)}
     for adapter, parameter, _key in saved:
         if parameter not in known:

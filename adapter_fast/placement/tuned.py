@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .masters import HALVES, attach_masters, detach_masters, master_dtype
+from .offloading import refuse_offloaded
 from .sharded import copy_into, is_fully_sharded, is_spread
 from .walk import TUNED, remove_loading_hook
 
@@ -133,6 +134,8 @@ def base_parameter(model: nn.Module, parameter: str) -> nn.Parameter:
 
 def check_exchange(model: nn.Module, adapter: str, parameters: Iterable[str]) -> None:
     """Raise ValueError where one of an adapter's parameters cannot change places with the base's."""
+    parameters = list(parameters)
+    refuse_offloaded(model, parameters)
     for parameter in parameters:
         module, name, own = _place_of(model, adapter, parameter)
         now, kept = module._parameters[name], own._parameters[name]

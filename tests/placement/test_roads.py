@@ -508,3 +508,47 @@ def test_what_waits_is_not_counted_twice():
     train_adapters(model, "b")
     both = adapter_summary(model)
     assert both.total == total + both.adapters["b"]
+
+
+@pytest.mark.parametrize("offload", ["cpu_offload", "disk_offload"])
+@pytest.mark.parametrize("family", ["bert", "llama", "vit"])
+def test_an_offloaded_model_keeps_its_adapter_and_refuses_to_switch(family, offload, tmp_path):
+    """accelerate fills a module's places by name: after a switch these would be another's."""
+    accelerate = pytest.importorskip("accelerate")
+    model = with_two(family)
+    made = optimizers(model)
+    for name in NAMES:
+        train_adapters(model, name, head=has_head(model))
+        one_step(model, family, name, made[name])
+    files(model, tmp_path / "files")
+    with torch.no_grad():
+        said = outputs(set_adapter(model, "a"), family)
+        where = [str(tmp_path / "offloaded")] if offload == "disk_offload" else []
+        getattr(accelerate, offload)(model, *where, execution_device=torch.device("cpu"))
+        torch.testing.assert_close(outputs(model, family), said, rtol=1e-5, atol=1e-6)  # other operations
+        for act in (lambda: set_adapter(model, "b"), lambda: remove_adapters(model)):
+            with pytest.raises(ValueError, match=r"is offloaded by accelerate.*switch before offloading"):
+                act()
+        torch.testing.assert_close(outputs(model, family), said, rtol=1e-5, atol=1e-6)  # other operations
+        bare = getattr(accelerate, offload)(
+            quiet(build(family)), *[f"{place} bare" for place in where], execution_device=torch.device("cpu")
+        )
+        with pytest.raises(ValueError, match="is offloaded by accelerate"):
+            load_adapters(bare, tmp_path / "files" / "a")
+        load_adapters(bare, tmp_path / "files" / "a", layer_norms=False, head=False)
+        with pytest.raises(ValueError, match="is offloaded by accelerate"):
+            train_adapters(bare, "a", head=has_head(bare))
+
+
+def test_a_state_dict_of_layers_compiled_one_by_one():
+    def compiled(model):
+        model.model.layers[0] = torch.compile(model.model.layers[0], backend="eager")
+        return model
+
+    model = compiled(train_adapters(enlarge(add_adapters(quiet(build("llama")), config_of())), head=False))
+    with torch.no_grad():
+        model.model.layers[0].input_layernorm.weight.add_(1.0)
+    fresh = compiled(add_adapters(quiet(build("llama")), config_of()))
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh.model.layers[0].input_layernorm.weight, model.model.layers[0].input_layernorm.weight)
+    assert torch.equal(outputs(fresh, "llama"), outputs(model, "llama"))
