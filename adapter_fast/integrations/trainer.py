@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback
 
-from ..placement.state import require_state, unwrap
-from ..placement.walk import base_parameters, is_ours
+from ..placement.state import AdapterState, unwrap
+from ..placement.walk import STATE, base_modules, base_parameters, is_ours
 
 _IGNORED = "_keys_to_ignore_on_save"
 
@@ -37,7 +37,8 @@ class AdapterCheckpoints(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Leave out what is frozen."""
         base = unwrap(objects["model"])
-        require_state(base)
+        if not _states(base):
+            raise ValueError(f"{type(base).__name__} has no adapters for AdapterCheckpoints: add them before training")
         self._before = getattr(base, _IGNORED, None)
         self._leave_out(base)
 
@@ -55,7 +56,16 @@ class AdapterCheckpoints(TrainerCallback):
         setattr(unwrap(objects["model"]), _IGNORED, self._before)
 
     def _leave_out(self, base: nn.Module) -> None:
-        tuned = {name for names in require_state(base).tuned.values() for name in names}
+        tuned = {f"{prefix}{name}" for prefix, of in _states(base) for names in of.tuned.values() for name in names}
         kept = {name for name, value in base_parameters(base) if value.requires_grad and name not in tuned}
         frozen = [key for key in base.state_dict() if not is_ours(key) and key not in kept]
         setattr(base, _IGNORED, [*(self._before or []), *frozen])
+
+
+def _states(base: nn.Module) -> list[tuple[str, AdapterState]]:
+    """The state of each module that adapters were added to, the model or parts of it, and the prefix of its names."""
+    found: list[tuple[str, AdapterState]] = []
+    for name, module in base_modules(base):
+        if STATE in module._modules:
+            found.append((f"{name}." if name else "", module._modules[STATE]))  # type: ignore[arg-type]
+    return found

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..config import PLACEMENTS, SUB_LAYERS, AdapterConfig, Form
 from .families import FAMILIES, HEAD, Family, Stack, SubLayer
+from .tuned import base_parameter
 from .walk import base_modules, base_parameters, uncompiled_name
 
 SHOWN = 12  # candidates that an error lists
@@ -304,7 +305,8 @@ def new_parameters(model: nn.Module) -> list[str]:
 
     Empty where the model was not made by from_pretrained, which marks what it has loaded.
     """
-    loaded = {name: hasattr(value, "_is_hf_initialized") for name, value in base_parameters(model)}
+    names = [name for name, _ in base_parameters(model)]
+    loaded = {name: hasattr(base_parameter(model, name), "_is_hf_initialized") for name in names}
     return [name for name, found in loaded.items() if not found] if any(loaded.values()) else []
 
 

@@ -151,3 +151,15 @@ def test_a_head_that_is_left_out_is_said(tmp_path):
 def test_a_baseline_trains_it_too(tmp_path):
     model = train_head_only(from_checkpoint("roberta", "ForMultipleChoice", tmp_path, ("pooler",)))
     assert model.roberta.pooler.dense.weight.requires_grad
+
+
+def test_what_an_adapter_tuned_is_not_new_for_the_next(tmp_path):
+    model = from_checkpoint("bert", "ForSequenceClassification", tmp_path)
+    new = new_parameters(model)
+    trained = []
+    for name in ("a", "b"):
+        train_adapters(add_adapters(model, CONFIG, name), name)
+        assert new_parameters(model) == new == ["classifier.weight", "classifier.bias"]
+        names = {key for key, value in model.named_parameters() if value.requires_grad and "adapter_site" not in key}
+        trained.append(names)
+    assert trained[0] == trained[1]

@@ -552,3 +552,13 @@ def test_a_state_dict_of_layers_compiled_one_by_one():
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(fresh.model.layers[0].input_layernorm.weight, model.model.layers[0].input_layernorm.weight)
     assert torch.equal(outputs(fresh, "llama"), outputs(model, "llama"))
+
+
+def test_checkpoints_of_adapters_in_a_part_of_the_model(tmp_path):
+    model = quiet(build())
+    train_adapters(enlarge(add_adapters(model.bert, config_of())), head=False)
+    trainer_of(model, "bert", tmp_path, alone=True).train()
+    keys = torch_file_keys(tmp_path / "checkpoint-2" / "model.safetensors")
+    assert sorted(key for key in keys if not is_ours(key)) == ["classifier.bias", "classifier.weight"]
+    with pytest.raises(ValueError, match="BertForSequenceClassification has no adapters for AdapterCheckpoints"):
+        trainer_of(build(), "bert", tmp_path / "none", alone=True).train()

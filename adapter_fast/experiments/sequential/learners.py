@@ -13,7 +13,7 @@ from ...checkpoint.record.collect import collect
 from ...common.digest import weights_digest
 from ...config import AdapterConfig
 from ...placement import add_adapters, remove_adapters, set_adapter
-from ...recipe import train_adapters, train_all, train_layer_norms
+from ...recipe import train_adapters, train_all
 from ...tasks.models import Loaded
 from ...tasks.trainer import Report, build_trainer
 from ..grid.lab import Lab
@@ -118,7 +118,6 @@ class AdapterLearner(Learner):
 
     def load(self, directory: Path, trunk: dict[str, Tensor]) -> None:
         """What save wrote."""
-        own_trained(train_layer_norms(self.models[0].model))  # their values come in place, into the pool's memory
         for i in range(len(self.models)):
             load_adapters(self.trunk, directory / adapter_name(i))
 
