@@ -18,6 +18,7 @@ ACTIVATIONS = tuple(reference.ACTIVATIONS)  # what the oracle can compute
 # Tensor subclasses may mean something of their own by a shape, or by a call.
 PLAIN = (Tensor, torch.nn.Parameter)
 _PLAIN = frozenset(PLAIN)
+_OURS = frozenset((*PLAIN, type(None)))
 BACKEND_VARIABLE = "ADAPTER_FAST_BACKEND"
 MEMORY_MODES = ("speed", "balanced", "lean")
 INITS = ("houlsby", "zero_up", "bert")
@@ -30,6 +31,11 @@ class Backend(NamedTuple):
 
     name: Literal["triton", "triton-interpreter", "torch"]
     reason: str
+
+
+def is_foreign(value: Any) -> bool:
+    """Whether a tensor is of a subclass of another library (torchao's), whose products are its own affair."""
+    return type(value) not in _OURS and type(value).__module__.partition(".")[0] != "torch"
 
 
 def _is_integer(value: Any) -> bool:

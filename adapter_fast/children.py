@@ -14,11 +14,11 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from .checks import (
     BACKEND_VARIABLE,
-    PLAIN,
     autocast_dtype,
     check_activation,
     check_number,
     check_stream,
+    is_foreign,
     requested_backend,
 )
 from .reference import ACTIVATIONS
@@ -30,7 +30,6 @@ _HOOKS = {
     "_backward_hooks": "backward hooks",
 }
 _LINEAR, _PARAMETER = nn.Linear, nn.Parameter
-_READABLE = (*PLAIN, type(None))
 
 
 def why_called(down: Any, up: Any) -> str:
@@ -74,7 +73,7 @@ def _why(child: Any) -> str:
     found = acts_by_call(child)
     if found:
         return f"has {found}"
-    foreign = [type(weight).__qualname__ for weight in child._parameters.values() if _is_foreign(weight)]
+    foreign = [type(weight).__qualname__ for weight in child._parameters.values() if is_foreign(weight)]
     return f"has a weight of type {foreign[0]}" if foreign else ""
 
 
@@ -103,11 +102,6 @@ def describe(down: nn.Module, up: nn.Module, x: Tensor) -> str:
         if dtype is not None and dtype != x.dtype:
             phrases.append(f"{name} is called in {dtype}, its weights' dtype, and the result converted to {x.dtype}")
     return "; ".join(phrases)
-
-
-def _is_foreign(weight: Any) -> bool:
-    """Whether a parameter is a tensor subclass of another library (torchao's), whose products are its own affair."""
-    return type(weight) not in _READABLE and type(weight).__module__.partition(".")[0] != "torch"
 
 
 def refuse_forced_kernels(why: str) -> None:

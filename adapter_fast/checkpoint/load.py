@@ -26,8 +26,8 @@ from ..placement.sites import (
     model_type_of,
     task_parameters,
 )
-from ..placement.state import activate, find_state, give, refuse_wrapped, require_state, unwrap
-from ..placement.tuned import base_parameter
+from ..placement.state import activate, find_state, give, refuse_quantised, refuse_wrapped, require_state, unwrap
+from ..placement.tuned import base_parameter, is_quantised
 from ..placement.walk import base_modules
 from .adapterhub.read import is_adapterhub, read_adapterhub, refuse_other_kinds
 from .record import (
@@ -208,6 +208,7 @@ def _base_values(
                 continue
             option = "layer_norms" if part == "layer_norm" else part
             raise ValueError(f"{where} has {part}.{key}, which the model has not: pass {option}=False to leave it out")
+        refuse_quantised(model, [names[key]])
         parameter = base_parameter(model, names[key])
         master = master_dtype(parameter.dtype)
         expected = parameter.dtype if stored_value.dtype == parameter.dtype else master
@@ -218,4 +219,4 @@ def _base_values(
 
 def _is_unchanged(model: nn.Module, key: str, value: Tensor) -> bool:
     own = model.state_dict().get(key)
-    return own is not None and own.dtype == value.dtype and torch.equal(own.cpu(), value)
+    return own is not None and not is_quantised(own) and own.dtype == value.dtype and torch.equal(own.cpu(), value)

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from ..config import AdapterConfig
 from .container import sites_in
 from .sharded import copy_into
-from .tuned import base_parameter, check_exchange, claim_parameter, exchange, forget, own_parameter, wanted_dtype
+from .tuned import (
+    base_parameter,
+    check_exchange,
+    claim_parameter,
+    exchange,
+    forget,
+    is_quantised,
+    own_parameter,
+    wanted_dtype,
+)
 from .walk import STATE, base_modules, uncompiled_name
 
 
@@ -91,13 +100,14 @@ def require_state(model: nn.Module, name: str | None = None) -> AdapterState:
 
 
 def refuse_quantised(model: nn.Module, parameters: Iterable[str]) -> None:
-    """ValueError for a parameter of the base that cannot be trained."""
+    """ValueError for a parameter of the base of which an adapter cannot have its own, and which cannot be trained."""
     for name in parameters:
-        dtype = base_parameter(model, name).dtype
-        if not dtype.is_floating_point:
+        value = base_parameter(model, name)
+        if is_quantised(value):
+            kind = f"{value.dtype} in a {type(value).__name__}" if value.dtype.is_floating_point else value.dtype
             raise ValueError(
-                f"{name} is {dtype}, quantised, and cannot be trained: load the base with its module left out "
-                f"(llm_int8_skip_modules, modules_to_not_convert), or leave it frozen"
+                f"{name} is {kind}, quantised, and cannot be trained or replaced: load the base with its module left "
+                f"out (llm_int8_skip_modules, modules_to_not_convert), or leave it as it is"
             )
 
 

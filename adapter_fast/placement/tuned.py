@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checks import is_foreign
 from .masters import HALVES, attach_masters, detach_masters, master_dtype
 from .offloading import refuse_offloaded
 from .sharded import copy_into, is_fully_sharded, is_spread
@@ -130,6 +131,11 @@ def base_parameter(model: nn.Module, parameter: str) -> nn.Parameter:
     tuned = tuned_in(module)
     own = None if tuned is None or tuned.active is None else tuned.own[tuned.active]._parameters.get(name)
     return module._parameters[name] if own is None else own  # type: ignore[return-value]
+
+
+def is_quantised(value: Tensor) -> bool:
+    """Whether a tensor holds codes: by its dtype, or as another library's subclass (torchao's says the float dtype)."""
+    return not value.dtype.is_floating_point or is_foreign(value)
 
 
 def check_exchange(model: nn.Module, adapter: str, parameters: Iterable[str]) -> None:

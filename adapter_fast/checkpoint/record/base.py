@@ -10,7 +10,7 @@ from torch import nn
 
 from ...placement.sharded import whole
 from ...placement.sites import find_family, find_layers, head_parameters, new_parameters
-from ...placement.tuned import base_parameter
+from ...placement.tuned import base_parameter, is_quantised
 from ...placement.walk import base_parameters, uncompiled_name
 from . import without_prefix
 
@@ -40,9 +40,9 @@ def digest_of(model: nn.Module) -> str | None:
     digest = hashlib.sha256()
     for name in names[:: max(1, len(names) // _PARAMETERS)]:
         value = base_parameter(model, name).detach()
-        if not value.is_floating_point() or value.is_meta:
+        if value.is_meta or is_quantised(value) or is_quantised(value := whole(value)):
             return None
-        flat = whole(value).reshape(-1)
+        flat = value.reshape(-1)
         if flat.numel() == 0:
             continue
         places = torch.linspace(0, flat.numel() - 1, min(_ELEMENTS, flat.numel()), dtype=torch.float64).long()
