@@ -32,7 +32,7 @@ WORKERS = $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n auto')
 
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo test test-all test-adapterhub test-peft-suite nightly lint format aot aot-quick paper peers bench bench-smoke report \
+.PHONY: help install demo test test-all test-quantised test-adapterhub test-peft-suite nightly lint format aot aot-quick paper peers bench bench-smoke report \
   gpu-check gpu-bench gpu-profile gpu-tune gpu-sanitize rehearse clean
 
 help:  ## list the targets
@@ -58,7 +58,11 @@ test-peft-suite: $(READY) $(PEFT_SUITE_DIR)/.ready  ## PEFT's own tests with Bot
 	cd $(PEFT_SUITE_DIR) && HF_HUB_OFFLINE=1 PYTHONPATH=$(CURDIR):$(CURDIR)/tests/helpers $(PY_ABSOLUTE) -m pytest \
 	  -c /dev/null --rootdir . -p peft_suite -p no:cacheprovider -q -W ignore $(WORKERS) tests
 
-nightly: peers test-all test-peft-suite rehearse aot  ## what a night has time for: all tests, the GPU campaign, every kernel
+test-quantised: $(READY)  ## adapters over bitsandbytes' and torchao's bases, themselves, in a folder of their own
+	$(PY) -m pip --disable-pip-version-check install -q --no-deps --upgrade --target build/quantised bitsandbytes torchao
+	PYTHONPATH=build/quantised $(PY) -m pytest -m "network or not network" tests/integrations/test_quantised.py
+
+nightly: peers test-all test-quantised test-peft-suite rehearse aot  ## what a night has time for: all tests, the GPU campaign, every kernel
 
 lint: $(READY)  ## ruff's lint and format checks, mypy over adapter_fast/
 	$(PY) -m ruff check .

@@ -181,7 +181,6 @@ def test_the_model_is_left_as_it_was(fails: bool) -> None:
     else:
         break_down(model, call, "cpu", forwards=1)
     tiny_models.assert_same(model, before)
-    assert not any(module._forward_pre_hooks for module in model.modules())
     assert calls
 
 
