@@ -156,12 +156,10 @@ def test_a_quantised_classifier_is_refused_and_what_the_message_advises_trains(f
     save_adapters(skipping, tmp_path / "saved")
     target = quantised(source, tmp_path / "base", config())
     # Not its outputs: a state_dict between two forwards changes the bits of bitsandbytes' 4-bit products on a CPU.
-    values = {name: value.detach().clone() for name, value in target.named_parameters()}
+    values = {name: (id(value), value._version) for name, value in target.named_parameters()}
     with pytest.raises(ValueError, match=rf"^pre_classifier.weight is torch.*, {REFUSED}"):
         load_adapters(target, tmp_path / "saved")
-    now = dict(target.named_parameters())
-    assert now.keys() == values.keys()
-    assert all(torch.equal(now[name], value) for name, value in values.items())
+    assert {name: (id(value), value._version) for name, value in target.named_parameters()} == values
     load_adapters(target, tmp_path / "saved", head=False)
 
 
