@@ -38,7 +38,7 @@ def _text(record: Record) -> str:
         "",
         f"m = {config.get('bottleneck')}, {config.get('activation')}, placement {config.get('placement')} "
         f"(Houlsby et al. 2019, arXiv 1902.00751), with {len(record.layer_norms)} LayerNorm and "
-        f"{len(record.head)} head parameters of its own.",
+        f"{len(record.head)} head tensors of its own.",
     ]
     if record.labels:
         lines += ["", f"Classes: {', '.join(record.labels)}."]
