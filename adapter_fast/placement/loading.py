@@ -48,11 +48,11 @@ def prepare_loading(model: nn.Module, state_dict: dict[str, Any], prefix: str, *
         RuntimeError: an adapter of the model is there in part, or with another configuration; nothing has changed.
     """
     found = [key for key in state_dict if key.startswith(prefix) and is_ours(key.removeprefix(prefix))]
+    state: AdapterState = model._modules[STATE]  # type: ignore[assignment]
+    state.loading_alone = None  # a load before this one may have failed half-way
     if not found:
         return
-    state: AdapterState = model._modules[STATE]  # type: ignore[assignment]
     alone = len(found) == sum(key.startswith(prefix) for key in state_dict)
-    state.loading_alone = prefix if alone else None
     own = [name for name, _ in model.named_parameters() if is_ours(name)]
     if not prefix and not set(own) <= set(found):
         names = saved_names(model, [*own, *_possible(model, state)])
@@ -86,6 +86,7 @@ def prepare_loading(model: nn.Module, state_dict: dict[str, Any], prefix: str, *
     active = None if record is None else record.get("active")
     if record is not None and (active is None or active in state.configs):
         activate(model, state, active)
+    state.loading_alone = prefix if alone else None
 
 
 def finish_loading(model: nn.Module, incompatible_keys: Any) -> None:

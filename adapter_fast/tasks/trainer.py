@@ -109,11 +109,14 @@ class TuningTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write weights under the names by which a resumed run looks for them; transformers writes some by others."""
         model: Any = self.model
+        before = model.__dict__.get("save_pretrained")  # AdapterCheckpoints'
         model.save_pretrained = partial(model.save_pretrained, save_original_format=False)
         try:
             super()._save(output_dir, state_dict)
         finally:
             del model.save_pretrained
+            if before is not None:
+                model.save_pretrained = before
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over what trains, LayerNorms and biases without decay."""

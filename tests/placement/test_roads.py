@@ -562,3 +562,60 @@ def test_checkpoints_of_adapters_in_a_part_of_the_model(tmp_path):
     assert sorted(key for key in keys if not is_ours(key)) == ["classifier.bias", "classifier.weight"]
     with pytest.raises(ValueError, match="BertForSequenceClassification has no adapters for AdapterCheckpoints"):
         trainer_of(build(), "bert", tmp_path / "none", alone=True).train()
+
+
+def test_a_load_that_failed_does_not_excuse_the_next(tmp_path):
+    """Of adapters alone nothing of the base is called missing; of a part of the base it is."""
+    model = train_adapters(enlarge(add_adapters(quiet(build()), config_of())))
+    alone = {key: value for key, value in model.state_dict().items() if is_ours(key)}
+    alone.pop(next(key for key in alone if "up.weight" in key))
+    with pytest.raises(RuntimeError, match="lacks"):
+        model.load_state_dict(alone)
+    base = build().state_dict()
+    gone = next(iter(base))
+    base.pop(gone)
+    assert gone in model.load_state_dict(base, strict=False).missing_keys
+
+
+@pytest.mark.parametrize("fails", ["on_step_end", "on_save"])
+def test_training_that_failed_leaves_the_model_saved_whole(fails, tmp_path):
+    from transformers import TrainerCallback
+
+    class Failing(TrainerCallback):
+        pass
+
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    setattr(Failing, fails, fail)
+    model = train_adapters(enlarge(add_adapters(quiet(build()), config_of())))
+    trainer = trainer_of(model, "bert", tmp_path / "out", alone=True)
+    trainer.add_callback(Failing())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    for folder, save in (("model", model.save_pretrained), ("trainer", trainer.save_model)):
+        save(str(tmp_path / folder))
+        assert set(torch_file_keys(tmp_path / folder / "model.safetensors")) >= set(build().state_dict()), folder
+    again = trainer_of(model, "bert", tmp_path / "again", alone=True)
+    again.train()
+    assert all(is_ours(key) for key in torch_file_keys(tmp_path / "again" / "checkpoint-2" / "model.safetensors"))
+    model.save_pretrained(tmp_path / "after")
+    assert set(torch_file_keys(tmp_path / "after" / "model.safetensors")) >= set(build().state_dict())
+
+
+def test_a_copy_made_while_training_saves_itself(tmp_path):
+    from transformers import TrainerCallback
+
+    class Copying(TrainerCallback):
+        def on_step_end(self, args, state, control, **objects):
+            self.copy = copy.deepcopy(objects["model"])
+
+    model = train_adapters(enlarge(add_adapters(quiet(build()), config_of())))
+    trainer, copying = trainer_of(model, "bert", tmp_path / "out", alone=True), Copying()
+    trainer.add_callback(copying)
+    trainer.train()
+    with torch.no_grad():
+        copying.copy.classifier.weight.fill_(3.0)
+    copying.copy.save_pretrained(tmp_path / "copy")
+    loaded = load_adapters(quiet(build()), tmp_path / "copy")
+    assert torch.equal(loaded.classifier.weight, copying.copy.classifier.weight)
