@@ -50,7 +50,7 @@ setup(
     install_requires=[
         "torch>=2.11",
         'triton>=3.6; platform_system == "Linux"',
-        "transformers>=5",
+        "transformers>=5.5",
         "safetensors>=0.4.3",
     ],
     extras_require={

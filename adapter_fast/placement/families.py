@@ -1,6 +1,6 @@
 """Module names of transformers 5's models: one row a model family, data only.
 
-The names hold from transformers 5.17 to 5.23. Where a family's layer is written in one of two ways, by its
+The names hold from transformers 5.5 to 5.23. Where a family's layer is written in one of two ways, by its
 configuration, the row names that setting and the other row (OPT's 350m, Wav2Vec2's stable layer norm).
 """
 
@@ -266,9 +266,16 @@ _T5 = Family(
 )
 
 _VIT = Family(
-    stacks=(Stack(_LAYERS, _pre("attention.o_proj", "layernorm_before"), _pre("mlp.fc2", "layernorm_after", sum="")),),
+    stacks=(
+        Stack(_LAYERS, _pre("attention.o_proj", "layernorm_before"), _pre("mlp.fc2", "layernorm_after", sum="")),
+        Stack(  # in older versions of transformers, 5.5 among them
+            _BERT_LAYER,
+            _pre("attention.output.dense", "layernorm_before"),
+            _pre("output.dense", "layernorm_after", sum=""),
+        ),
+    ),
     input_norms=(),
-    layer_norms=(rf"{_LAYERS}\.layernorm_(?:before|after)", r"(?:.+\.)?layernorm"),
+    layer_norms=(rf"(?:{_LAYERS}|{_BERT_LAYER})\.layernorm_(?:before|after)", r"(?:.+\.)?layernorm"),
     models="ViT",
     note="one dropout module serves both sub-layers: the hooks are the linear layers before it",
 )

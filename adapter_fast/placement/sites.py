@@ -198,7 +198,7 @@ def _part(model: nn.Module, layer: str, name: str) -> nn.Module:
     except AttributeError:
         raise ValueError(
             f"{_kind_of_model(model)} has no adapter site: no module {layer}.{name}, where the transformers versions "
-            f"that we know have one (5.17 to 5.23): give target_modules, a regular expression: {_candidates(model)}"
+            f"that we know have one (5.5 to 5.23): give target_modules, a regular expression: {_candidates(model)}"
         ) from None
 
 

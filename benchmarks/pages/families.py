@@ -22,7 +22,7 @@ YES, NO = "✓", "–"
 HEAD = """# Model families
 
 Written by `python -m benchmarks.pages.families` from adapter_fast/placement/families.py and the lists of tests/; a
-test fails where it is not up to date. The names are those of transformers 5.17 to 5.23.
+test fails where it is not up to date. The names are those of transformers 5.5 to 5.23.
 
 Each family is tested with each placement on a tiny model built from a configuration
 (tests/placement/test_families.py): identity at the start, sites counted and run once a pass, what the adapter reads

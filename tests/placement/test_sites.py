@@ -346,10 +346,12 @@ def test_places_that_are_not_there_are_named_and_nothing_changes(model, fields, 
 
 def test_other_names_in_another_transformers_version_are_named():
     model = build("vit")
+    if not hasattr(model.vit, "layers"):
+        pytest.skip("an older transformers, whose ViT has other names")
     for layer in model.vit.layers:
         layer.attention.output = layer.attention._modules.pop("o_proj")
     with pytest.raises(
-        ValueError, match=r"has no adapter site: no module vit.layers.0.attention.o_proj, .*5.17 to 5.23.*"
+        ValueError, match=r"has no adapter site: no module vit.layers.0.attention.o_proj, .*5.5 to 5.23.*"
     ):
         add_adapters(model, config_of())
 
