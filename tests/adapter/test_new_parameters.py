@@ -67,7 +67,7 @@ def test_all_that_is_new_trains_is_saved_and_comes_back(family, task, tmp_path):
     assert not new & frozen
     with torch.no_grad():
         for name in new:
-            model.get_parameter(name).add_(0.1)
+            model.get_parameter(name).normal_()  # transformers 5.5 leaves AMSoftmax's weight as memory was
     save_adapters(model, tmp_path / "adapter")
     fresh = from_checkpoint(family, task, tmp_path / "again")
     load_adapters(fresh, tmp_path / "adapter")
