@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import AdapterConfig
+from .sharded import is_spread
 from .state import AdapterState, activate, claim
 from .tuned import own_parameter
 from .walk import CHILD, STATE, TUNED, base_parameters, is_ours, uncompiled_name
@@ -50,6 +51,8 @@ def prepare_loading(model: nn.Module, state_dict: dict[str, Any], prefix: str, *
     found = [key for key in state_dict if key.startswith(prefix) and is_ours(key.removeprefix(prefix))]
     state: AdapterState = model._modules[STATE]  # type: ignore[assignment]
     state.loading_alone = None  # a load before this one may have failed half-way
+    if any(is_spread(value) and value.is_meta for value in model.parameters()):
+        state_dict[prefix + EXTRA] = state.get_extra_state()  # as AdapterState left it out
     if not found:
         return
     alone = len(found) == sum(key.startswith(prefix) for key in state_dict)

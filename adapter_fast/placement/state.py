@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..config import AdapterConfig
 from .container import sites_in
-from .sharded import copy_into
+from .sharded import copy_into, is_spread
 from .tuned import (
     base_parameter,
     check_exchange,
@@ -51,6 +51,12 @@ class AdapterState(nn.Module):
         """The adapters' configurations and which is active, as bytes."""
         values = {"adapters": {name: config.to_dict() for name, config in self.configs.items()}, "active": self.active}
         return torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Module's; accelerate's FSDP2 shards a model without values and takes each entry for a spread parameter."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if any(is_spread(value) and value.is_meta for value in destination.values()):
+            destination.pop(f"{prefix}_extra_state")
 
     def set_extra_state(self, state: Any) -> None:
         """Nothing: loading.py has read it, before the values were."""
