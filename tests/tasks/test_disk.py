@@ -69,14 +69,6 @@ def no_file_beyond(length: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.fixture
-def small_files() -> Iterator[Callable[[int], None]]:
-    """Call it with a length: from then on, up to the test's end, no file may be longer."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda length: resource.setrlimit(resource.RLIMIT_FSIZE, (length, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def settings_of(tiny: Path, **values: object) -> Settings:
     given = {"model": str(tiny / "model"), "task": str(tiny / "task.csv"), "bottleneck": 4, "epochs": 1}
     given |= {"batch_size": 8, "max_length": 16, "lr": 1e-2, "save_steps": 2}
@@ -297,10 +289,10 @@ def test_a_run_that_cannot_write_goes_on_where_it_stopped(
 
 
 def test_a_run_record_that_cannot_be_written_leaves_nothing(
-    tiny: Path, tmp_path: Path, small_files: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small_files(100)
-    assert main(words_of(tiny, tmp_path / "run")) == FAILED
+    with no_file_beyond(100):
+        assert main(words_of(tiny, tmp_path / "run")) == FAILED
     assert one_line(capsys) == f"adapter-fast: {tmp_path / 'run/run.json'} cannot be written: File too large"
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -383,12 +375,12 @@ COMMANDS = (convert, profile, experiment, bench)
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
 def test_every_command_that_has_no_room_says_so_in_one_line(
-    tiny: Path, tmp_path: Path, command: Callable, small_files: Callable, capsys: pytest.CaptureFixture[str]
+    tiny: Path, tmp_path: Path, command: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = command(tiny, tmp_path / "out")
     capsys.readouterr()
-    small_files(200)
-    assert main(words) == FAILED
+    with no_file_beyond(200):
+        assert main(words) == FAILED
     line = one_line(capsys)
     # what torch's profiler recorded comes through a temporary file, and it says nothing where that is cut
     where = r"\S+/trace\.json" if command is profile else rf"{tmp_path / 'out'}\S*"
@@ -411,7 +403,7 @@ def test_every_command_whose_output_is_below_a_file_says_so_in_one_line(
 
 
 def test_pull_names_the_cache_or_the_directory_that_is_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], small_files
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: object, **__: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -422,20 +414,17 @@ def test_pull_names_the_cache_or_the_directory_that_is_full(
     assert one_line(capsys) == f"adapter-fast: {cache} cannot be written: No space left on device"
     save_adapters(_with_adapters(), tmp_path / "saved")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "saved"))
-    small_files(200)
-    assert main(["pull", "me/adapter", str(tmp_path / "out")]) == FAILED
+    with no_file_beyond(200):
+        assert main(["pull", "me/adapter", str(tmp_path / "out")]) == FAILED
     assert one_line(capsys) == f"adapter-fast: {tmp_path / 'out'} cannot be written: File too large"
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
 @pytest.mark.slow
-def test_the_demos_worker_hands_on_that_the_disk_is_full(
-    tiny: Path, tmp_path: Path, small_files: Callable[[int], None]
-) -> None:
+def test_the_demos_worker_hands_on_that_the_disk_is_full(tiny: Path, tmp_path: Path) -> None:
     settings = settings_of(tiny, save_steps=None).to_dict()
     job = {"action": "tune", "settings": settings, "directory": str(tmp_path / "o"), "logits": str(tmp_path / "o.npy")}
-    small_files(5000)
-    with pytest.raises(WriteError) as error, (tmp_path / "log").open("w+") as log:
+    with pytest.raises(WriteError) as error, (tmp_path / "log").open("w+") as log, no_file_beyond(5000):
         demo.run_worker(job, log, silent)
     assert str(error.value) == f"{tmp_path / 'o/adapter'} cannot be written: File too large"
 
@@ -488,15 +477,15 @@ def test_a_row_that_is_cut_or_none_is_done_again(tmp_path: Path, content: bytes)
     assert store.rows() == {"good": {"key": "good"}}
 
 
-def test_a_store_that_cannot_be_written_names_it(tmp_path: Path, small_files: Callable[[int], None]) -> None:
+def test_a_store_that_cannot_be_written_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="is a file: expected a directory"):
         Store(tmp_path / "file")
     with pytest.raises(WriteError, match="file/grid cannot be written: Not a directory"):
         Store(tmp_path / "file/grid")
     store = Store(tmp_path / "grid")
-    small_files(100)
-    with pytest.raises(WriteError, match=r"runs/key\.json cannot be written: File too large"):
+    too_large = r"runs/key\.json cannot be written: File too large"
+    with pytest.raises(WriteError, match=too_large), no_file_beyond(100):
         store.write("key", {"losses": list(range(99))})
     assert store.rows() == {}
     shutil.rmtree(tmp_path / "grid/claims")
