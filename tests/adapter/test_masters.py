@@ -215,6 +215,28 @@ def test_threads_that_call_one_model_get_what_one_would():
     assert not wrong
 
 
+def test_a_thread_that_leaves_a_module_leaves_it_to_the_others_inside():
+    norm = half().eval().get_submodule("bert.encoder.layer.0.output.LayerNorm")
+    forward, inside, left, found = norm.forward, threading.Event(), threading.Event(), []
+
+    def wait_if_first(x):
+        if threading.current_thread() is first:
+            inside.set()
+            left.wait(60)
+        found.append(norm.weight.dtype)
+        return forward(x)
+
+    norm.forward = wait_if_first
+    x = torch.randn(2, norm.normalized_shape[0], dtype=torch.bfloat16)
+    first = threading.Thread(target=norm, args=(x,))
+    first.start()
+    assert inside.wait(60)
+    norm(x)
+    left.set()
+    first.join()
+    assert found == [torch.bfloat16] * 2 and norm.weight.dtype == torch.float32
+
+
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_gradient_checkpointing_gives_the_same_gradients(use_reentrant):
     plain, saving = half(), half()

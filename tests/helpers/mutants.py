@@ -399,7 +399,7 @@ MUTANTS = [
         "adapter_fast/placement/masters.py",
         "        if not casts.inside:\n            for name in names:",
         "        if True:\n            for name in names:",
-        f"{MASTERS}::test_threads_that_call_one_model_get_what_one_would",
+        f"{MASTERS}::test_a_thread_that_leaves_a_module_leaves_it_to_the_others_inside",
     ),
     Mutant(
         "Pfeiffer's norm run without its masters",
