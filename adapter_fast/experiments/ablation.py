@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..common.markdown import markdown_table
+from .data import read_tasks
 from .grid import texts
 from .grid.cells import Cell, Row, Summary, plan_cells, summarize
 from .grid.engine import Job
@@ -17,7 +18,6 @@ from .grid.methods import cell, number_of_layers
 from .grid.options import Options
 from .grid.result import Result
 from .grid.task import Task
-from .grid.texts import read_tasks
 from .grid.wording import caption, percent, scored, share
 
 __all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "figures", "finding", "plan", "read_tasks", "table"]
@@ -43,7 +43,7 @@ PLATEAU = 1e-2  # the scale up to which the paper's scores are level (section 3.
 def plan(lab: Lab, tasks: Sequence[Task], options: Options, rows: Mapping[str, Row]) -> Sequence[Job]:
     """The adapters as they are, scored over all spans too, and every variant."""
     made = [variant for task in tasks for variant in _cells(lab, task, options)]
-    return plan_cells(made, options.seeds, options.sweep_seeds or options.seeds, rows)
+    return plan_cells(made, rows)
 
 
 def _cells(lab: Lab, task: Task, options: Options) -> list[Cell]:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from ..common.markdown import markdown_table
+from .data import read_tasks
 from .grid.cells import Row, Summary, plan_cells, summarize
 from .grid.engine import Job
 from .grid.lab import Lab
@@ -13,7 +14,7 @@ from .grid.methods import adapter_cells, cell, top_cells
 from .grid.options import Options
 from .grid.result import Result
 from .grid.task import Task
-from .grid.texts import PAPER, QUICK, read_tasks
+from .grid.texts import PAPER, QUICK
 from .grid.wording import caption, means, percent, scored, share, tasks_of, times
 
 __all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "figures", "finding", "plan", "read_tasks", "table"]
@@ -35,7 +36,7 @@ def plan(lab: Lab, tasks: Sequence[Task], options: Options, rows: Mapping[str, R
             *adapter_cells(lab, task, options),
         )
     ]
-    return plan_cells(cells, options.seeds, options.sweep_seeds or options.seeds, rows)
+    return plan_cells(cells, rows)
 
 
 def table(result: Result) -> str:

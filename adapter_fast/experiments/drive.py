@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,18 +21,27 @@ TABLE, RESULTS, FORMATS = "table.md", "results.json", ("png", "svg")
 
 
 def run_experiment(
-    name: str, experiment: Experiment, options: Options, output: Path, watcher: Watcher, alive: Callable[[], bool]
+    name: str,
+    experiment: Experiment,
+    options: Options,
+    store: Store,
+    watcher: Watcher,
+    alive: Callable[[], bool] = lambda: True,
+    until: float = math.inf,
 ) -> Result:
-    """Do the runs that are missing; the rows of all.
+    """Do the runs that are missing; the rows of all, or where time (of time.monotonic()) is up, of the finished ones.
 
     Raises:
         UserError: one line on what was wrong with the input, before any run.
     """
     with quiet_transformers():
-        tasks = experiment.read_tasks(options)
-        lab = Lab(options.model, tasks, Store(output))
-        rows = run_grid(lambda known: experiment.plan(lab, tasks, options, known), lab, watcher, alive)
-    return Result(name, options, rows)
+        with warnings.catch_warnings(record=True) as notices:
+            tasks = experiment.read_tasks(options)
+        for notice in notices:
+            watcher.note(str(notice.message))
+        lab = Lab(options.model, tasks, store)
+        rows, finished = run_grid(lambda known: experiment.plan(lab, tasks, options, known), lab, watcher, alive, until)
+    return Result(name, options, rows, finished)
 
 
 def write_files(experiment: Experiment, result: Result, output: Path) -> list[Path]:
@@ -39,7 +50,7 @@ def write_files(experiment: Experiment, result: Result, output: Path) -> list[Pa
     written = [result.write(directory / RESULTS), write_whole(directory / TABLE, experiment.table(result))]
     written += draw_experiment(experiment, result, directory)
     more = getattr(experiment, "extras", None)  # files that need more than rows: glue's submission
-    return written if more is None else [*written, *more(result, Store(output), directory)]
+    return written if more is None else [*written, *more(result, directory)]
 
 
 def draw_experiment(experiment: Experiment, result: Result, directory: Path) -> list[Path]:

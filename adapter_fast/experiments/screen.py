@@ -42,6 +42,10 @@ class GridBoard:
         """How many of the runs are done."""
         self._progress.update(self._grid, completed=done, total=jobs)
 
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        self._console.print(text, highlight=False, markup=False)
+
     def begin(self, label: str) -> None:
         """Name the run, on a line of its own where no bar can move."""
         if not self._console.is_terminal:
@@ -60,6 +64,9 @@ class Silence:
     """A Watcher that shows nothing: a process beside the one that prints."""
 
     def grid(self, done: int, jobs: int) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
         """Nothing."""
 
     def begin(self, label: str) -> None:

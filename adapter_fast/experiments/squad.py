@@ -107,7 +107,7 @@ def plan(lab: Lab, tasks: Sequence[Task], options: Options, rows: Mapping[str, R
     (task,) = tasks
     tuned = [*top_cells(lab, task, options), cell(lab, task, options, "full")]
     cells: list[Cell] = [*adapter_cells(lab, task, options), *(replace(made, epochs=own) for made in tuned)]
-    return plan_cells(cells, options.seeds, options.sweep_seeds or options.seeds, rows)
+    return plan_cells(cells, rows)
 
 
 def points(rows: Sequence[Row]) -> list[Summary]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..common.markdown import markdown_table
+from .data import read_tasks
 from .grid import texts
 from .grid.cells import Cell, Row, Summary, plan_cells, summarize
 from .grid.engine import Job
@@ -17,7 +18,6 @@ from .grid.methods import adapter_cells, cell, top_cells
 from .grid.options import Options
 from .grid.result import Result
 from .grid.task import Task
-from .grid.texts import read_tasks
 from .grid.wording import caption, scored, share, signed
 
 __all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "figures", "finding", "plan", "read_tasks", "table"]
@@ -37,7 +37,7 @@ CURVES = {"adapters": "adapters over m", "top": "top layers over k", "layer-norm
 
 def plan(lab: Lab, tasks: Sequence[Task], options: Options, rows: Mapping[str, Row]) -> Sequence[Job]:
     """The runs of `classification`, which are shared, and LayerNorms alone."""
-    return plan_cells(cells(lab, tasks, options), options.seeds, options.sweep_seeds or options.seeds, rows)
+    return plan_cells(cells(lab, tasks, options), rows)
 
 
 def cells(lab: Lab, tasks: Sequence[Task], options: Options) -> list[Cell]:

@@ -20,7 +20,7 @@ def device_name(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{processor()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def slug(name: str) -> str:
@@ -69,7 +69,8 @@ def clocks(device: str) -> tuple[int | None, int | None]:
     return clock, temperature
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's own name, or its architecture's."""
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.M)
     except OSError:

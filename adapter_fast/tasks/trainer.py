@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback, get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -85,6 +86,10 @@ class TuningTrainer(Trainer):
         self._scored = dataloader.dataset
         return super().evaluation_loop(dataloader, *arguments, **options)
 
+    def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler | None:
+        """In the rows' order, which scores go by; Trainer would group these by length too."""
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """Leave out the cache of a decoder, which not every configuration names among what is no prediction."""
         named = getattr(self.model.config, "keys_to_ignore_at_inference", [])  # type: ignore[union-attr]
@@ -132,8 +137,12 @@ def build_trainer(
     directory: Path,
     report: Report,
     save: bool,
+    by_length: bool = False,
 ) -> tuple[TuningTrainer, StepWatch]:
-    """A trainer over encoded parts; `save` keeps checkpoints in the directory."""
+    """A trainer over encoded parts; `save` keeps checkpoints in the directory.
+
+    `by_length` puts examples of like length in a batch: less padding, but a resumed run would draw other batches.
+    """
     kind = loaded.kind
     arguments = TrainingArguments(
         **{
@@ -152,6 +161,7 @@ def build_trainer(
             "save_total_limit": KEPT_CHECKPOINTS,
             "report_to": settings.report_to,
             "disable_tqdm": True,
+            "train_sampling_strategy": "group_by_length" if by_length else "random",
             "dataloader_pin_memory": torch.cuda.is_available(),
             **precision_arguments(settings.precision),
             **_checkpointing(settings.gradient_checkpointing),

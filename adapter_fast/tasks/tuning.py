@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..common.directories import put_in_place
 from ..common.errors import UserError
 from ..common.files import write_json, writing
 from ..common.quiet import quiet_transformers
+from ..measure.machine import processor
 from ..placement import adapter_summary
 from ..placement.walk import count_parameters as parameters_in
 from .checkpoints import newest_whole
@@ -223,6 +225,8 @@ def environment() -> dict[str, Any]:
     on_gpu = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if on_gpu else "CPU",
+        "processor": processor(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
         "threads": None if on_gpu else torch.get_num_threads(),
         "versions": {
             "adapter_fast": __version__,

@@ -81,7 +81,7 @@ def _read(path: Path, name: str) -> Result:
 
 def _text(origin: dict[str, str], result: Result) -> str:
     """As an experiment writes it and with its origin, a row a line."""
-    head = json.dumps(origin | {"experiment": result.experiment, "options": result.options.to_dict()}, indent=1)
+    head = json.dumps(origin | result.head(), indent=1)
     rows = ",\n  ".join(json.dumps(row, allow_nan=False) for row in result.rows)
     return f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n'
 

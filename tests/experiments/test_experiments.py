@@ -23,8 +23,9 @@ from adapter_fast.cli import main
 from adapter_fast.common.errors import UserError
 from adapter_fast.experiments import NAMES, classification, drive
 from adapter_fast.experiments.ablation import span_scores
+from adapter_fast.experiments.data import read_tasks
 from adapter_fast.experiments.find import find_experiment
-from adapter_fast.experiments.grid import cache, pool
+from adapter_fast.experiments.grid import cache, engine, pool
 from adapter_fast.experiments.grid.cells import Cell, plan_cells, summarize
 from adapter_fast.experiments.grid.engine import run_grid
 from adapter_fast.experiments.grid.lab import Lab
@@ -32,7 +33,6 @@ from adapter_fast.experiments.grid.methods import bottleneck_for, cell
 from adapter_fast.experiments.grid.options import Options
 from adapter_fast.experiments.grid.result import Result, read_result
 from adapter_fast.experiments.grid.store import Store
-from adapter_fast.experiments.grid.texts import read_tasks
 from adapter_fast.experiments.grid.wording import signed
 from adapter_fast.experiments.screen import Silence
 from adapter_fast.placement.sites import find_sites, layer_norm_parameters
@@ -78,7 +78,7 @@ def options_of(world: Path, **changes: object) -> Options:
 
 
 def run(name: str, options: Options, output: Path) -> Result:
-    return drive.run_experiment(name, find_experiment(name), options, output, Silence(), lambda: True)
+    return drive.run_experiment(name, find_experiment(name), options, Store(output), Silence())
 
 
 def command(name: str, world: Path, output: Path, *more: str) -> list[str]:
@@ -97,7 +97,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def what_counts(rows: list[dict]) -> list[dict]:
     """Rows without what a clock says."""
-    return [{name: value for name, value in row.items() if "seconds" not in name} for row in rows]
+    return [{name: value for name, value in row.items() if "seconds" not in name and name != "date"} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -300,8 +300,8 @@ def test_torchruns_processes_share_a_grid_and_one_prints(finished: Result, world
 class Note:
     """A job that only says that it ran."""
 
-    def __init__(self, key: str, ran: list[str]) -> None:
-        self.key, self.label, self.ran = key, key, ran
+    def __init__(self, key: str, ran: list[str], seed: int = 0) -> None:
+        self.key, self.label, self.ran, self.seed = key, key, ran, seed
 
     def run(self, lab: Lab, report: object) -> dict:
         self.ran.append(self.key)
@@ -324,25 +324,52 @@ def test_a_claimed_run_is_left_to_its_process(world: Path, tmp_path: Path) -> No
 
     with store.claim("a") as mine:
         assert mine
-        rows = run_grid(plan, lab, Silence())
-    assert ran == ["b"]
+        rows, finished = run_grid(plan, lab, Silence())
+    assert ran == ["b"] and finished
     assert rows == [{"key": "a"}, {"key": "b"}]
+
+
+def test_a_grid_whose_time_is_up_has_a_seed_of_every_cell_before_a_second_one(world: Path, tmp_path: Path) -> None:
+    options = options_of(world)
+    lab = Lab(options.model, read_tasks(options), Store(tmp_path))
+    ran: list[str] = []
+    jobs = [Note(f"{cell} {seed}", ran, seed) for cell in "abc" for seed in range(2)]
+    now = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.time, "monotonic", lambda: now + len(ran))
+        rows, finished = run_grid(lambda rows: jobs, lab, Silence(), until=now + 3)
+    assert ran == ["a 0", "b 0", "c 0", "a 1"] and not finished
+    assert [row["key"] for row in rows] == ["a 0", "a 1", "b 0", "c 0"]
+    rows, finished = run_grid(lambda rows: jobs, lab, Silence())
+    assert len(rows) == 6 and finished
+
+
+def test_rows_of_another_machine_are_taken_as_they_are(finished: Result, world: Path, tmp_path: Path) -> None:
+    some = [{**row, "processor": "elsewhere"} for row in finished.rows[::2]]
+    Result("tradeoff", finished.options, some, finished=False).write(tmp_path / "theirs.json")
+    more = ["--known", str(tmp_path / "theirs.json")]
+    done = subprocess.run(command("tradeoff", world, tmp_path / "o", *more), env=environment(tmp_path), check=True)
+    assert done.returncode == 0
+    rows = read_result(tmp_path / "o/tradeoff/results.json").rows
+    assert what_counts([row for row in rows if row["processor"] == "elsewhere"]) == what_counts(some)
+    by_key = {row["key"]: {**row, "processor": ""} for row in finished.rows}
+    assert what_counts([{**row, "processor": ""} for row in rows]) == what_counts([by_key[row["key"]] for row in rows])
 
 
 def test_a_sweep_goes_on_with_its_best(world: Path, tmp_path: Path) -> None:
     options = options_of(world)
     tasks = read_tasks(options)
     lab = Lab(options.model, tasks, Store(tmp_path))
-    swept = Cell(cell(lab, tasks[0], options, "head").spec, (1e-3, 1e-2), (1, 2))
-    first = plan_cells([swept], 3, 1, {})
+    swept = Cell(cell(lab, tasks[0], options, "head").spec, (1e-3, 1e-2), (1, 2), seeds=3, sweep_seeds=1)
+    first = plan_cells([swept], {})
     assert [(spec.lr, spec.epochs, spec.seed) for spec in first] == [
         (rate, epochs, 0) for rate in (1e-3, 1e-2) for epochs in (1, 2)
     ]
     rows = {spec.key: {"choose_by": value} for spec, value in zip(first, (0.1, 0.9, 0.4, 0.2))}
-    assert len(plan_cells([swept], 3, 1, dict(list(rows.items())[:3]))) == 4, "not before the whole sweep is there"
-    more = plan_cells([swept], 3, 1, rows)
+    assert len(plan_cells([swept], dict(list(rows.items())[:3]))) == 4, "not before the whole sweep is there"
+    more = plan_cells([swept], rows)
     assert [(spec.lr, spec.epochs, spec.seed) for spec in more[4:]] == [(1e-3, 2, 1), (1e-3, 2, 2)]
-    assert len(plan_cells([swept], 3, 3, {})) == 12
+    assert len(plan_cells([replace(swept, sweep_seeds=3)], {})) == 12
 
 
 def test_the_budget_gives_the_largest_m(world: Path, tmp_path: Path) -> None:
@@ -508,6 +535,10 @@ def test_every_experiment_has_what_the_command_needs() -> None:
         (["--budget", "120%"], "budget must be between 0 and 100 %, got 120 %"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
         (["--max-length", "64"], "max_length 64 is over the model's 32 positions"),
+        (["--seeds", "third=3"], "--seeds third=…: no such task: expected one of first"),
+        (["--epochs", "first=0"], "epochs of first must be whole numbers from 1 on, got 0"),
+        (["--task", "CoLA"], "--task CoLA chooses among GLUE's tasks: expected --data with GLUE's folder"),
+        (["--known", "nowhere.json"], "nowhere.json cannot be read: No such file or directory"),
         (["--output", "{first}"], "first.csv is a file: expected a directory"),
     ],
 )

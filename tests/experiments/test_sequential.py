@@ -27,7 +27,7 @@ from adapter_fast.experiments.grid.options import Options
 from adapter_fast.experiments.grid.result import Result
 from adapter_fast.experiments.grid.store import Store
 from adapter_fast.experiments.grid.task import TEST
-from adapter_fast.experiments.grid.train import PREDICTIONS, train_and_score
+from adapter_fast.experiments.grid.train import predict, train
 from adapter_fast.experiments.screen import Silence
 from adapter_fast.experiments.sequential.accuracy import chain_courses, courses, mean_and_error
 from adapter_fast.experiments.sequential.joint import TaskBatches, common_settings
@@ -95,7 +95,7 @@ def open_lab(options: Options, directory: Path) -> Lab:
 
 def do(options: Options, lab: Lab, alive: Any = lambda: True) -> list[dict[str, Any]]:
     tasks = list(lab.tasks.values())
-    return run_grid(lambda rows: sequential.plan(lab, tasks, options, rows), lab, Silence(), alive)
+    return run_grid(lambda rows: sequential.plan(lab, tasks, options, rows), lab, Silence(), alive)[0]
 
 
 @pytest.fixture(scope="module")
@@ -305,14 +305,15 @@ def test_a_wrong_adapter_would_be_seen(
 
 def test_an_adapter_is_learned_as_if_alone(options: Options, tmp_path: Path) -> None:
     """Behind another task it gets the logits that the plain run of its own gets, bit for bit."""
-    tasks = [replace(task, unlabelled={TEST: task.parts[TEST]}) for task in sequential.read_tasks(options)]
+    tasks = sequential.read_tasks(options)
     lab = Lab(options.model, [tasks[0], tasks[2]], Store(tmp_path))
     cells = [classification.cell(lab, task, options, "adapters", bottleneck=M) for task in lab.tasks.values()]
     chain = tuple(made.spec.at(2e-2, 2, 0) for made in cells)
     Step(ADAPTERS, chain).run(lab, lambda event: None)
-    train_and_score(chain[1], lab, lambda event: None)
+    trained = train(chain[1], lab, lambda event: None)
+    part = lab.encode(tasks[2], trained.loaded.kind, tasks[2].parts[TEST], chain[1].settings())
     kept = load_file(lab.store.kept(Step(ADAPTERS, chain).key) / LAST_WRITTEN)["1"]
-    assert np.array_equal(kept, load_file(lab.store.kept(chain[1].key) / PREDICTIONS)[TEST])
+    assert np.array_equal(kept, predict(trained.trainer, part))
 
 
 def test_the_first_step_of_sequential_fine_tuning_is_full_fine_tuning(rows: list[dict[str, Any]]) -> None:

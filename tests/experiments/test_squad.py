@@ -423,7 +423,7 @@ def test_adapters_learn_from_a_folder_of_squads_files(reader: Path, tmp_path: Pa
         validation_size=None,
         precision="fp32",
     )
-    result = drive.run_experiment("squad", find_experiment("squad"), options, tmp_path / "out", Silence(), lambda: True)
+    result = drive.run_experiment("squad", find_experiment("squad"), options, Store(tmp_path / "out"), Silence())
     adapters, full = squad.points(result.rows)
     assert (adapters["method"], adapters["task"], full["method"]) == ("adapters", "tiny", "full")
     assert adapters["sizes"] == {"train": 90, "validation": 24}

@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import huggingface_hub
 import numpy as np
@@ -31,9 +30,7 @@ from adapter_fast import AdapterConfig, add_adapters, save_adapters
 from adapter_fast.cli import BAD_INPUT, FAILED, main
 from adapter_fast.common import directories, files
 from adapter_fast.common.errors import UserError, WriteError
-from adapter_fast.experiments import glue
 from adapter_fast.experiments.grid.store import Store
-from adapter_fast.experiments.grid.train import PREDICTIONS
 from adapter_fast.experiments.sequential.kept import is_kept
 from adapter_fast.tasks import checkpoints, tuning
 from adapter_fast.tasks.data import corpora
@@ -507,16 +504,3 @@ def test_a_steps_state_is_kept_only_whole(tmp_path: Path, name: str, length: int
     else:
         os.truncate(path, length)
     assert is_kept(tmp_path) is (length is None and name not in ("heads", "logits"))
-
-
-@pytest.mark.parametrize("length", [0, 9, 60])
-def test_predictions_that_are_cut_are_one_line(tmp_path: Path, length: int) -> None:
-    store = Store(tmp_path)
-    path = store.kept("best") / PREDICTIONS
-    path.parent.mkdir(parents=True)
-    save_file({"test": torch.zeros(9)}, path)
-    os.truncate(path, length)
-    task = SimpleNamespace(unlabelled={"test": [0] * 9})
-    line = {"CoLA": SimpleNamespace(rows=[{"key": "best", "choose_by": 1.0}])}
-    with pytest.raises(UserError, match=rf"{PREDICTIONS}, where a run's predictions were kept, is cut: "):
-        glue._predictions(line, {"CoLA": task}, store)  # type: ignore[arg-type]

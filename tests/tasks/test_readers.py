@@ -729,4 +729,4 @@ def test_words_are_counted_by_their_tags(tmp_path: Path) -> None:
 def test_experiments_warn_of_what_was_assumed(tmp_path: Path) -> None:
     path = write_labels(tmp_path / "a.csv", ["0", "0.0", "1", "1"] * 20)
     with pytest.warns(UserWarning, match=r"a\.csv, line 3: 0\.0 is taken for the class '0'"):
-        texts.read_tasks(Options(data=(str(path),)))
+        texts.read_task(str(path), Options())

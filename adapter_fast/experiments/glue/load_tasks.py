@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,53 +12,85 @@ from ...common.errors import UserError
 from ...tasks.data.text_pairs import TextPairs
 from ...tasks.kinds.pairs import PairClassification
 from ...tasks.metrics.glue import glue_scores
-from ..grid.task import TRAIN, Task
+from ...tasks.splits import split
+from ..grid.options import Options
+from ..grid.task import TEST, TRAIN, VALIDATION, Task
 from .hub import holds_parquet, read_hub_parts
 from .tasks import DIAGNOSTIC, GLUE, GlueTask, find_task
-from .tsv import find_diagnostic, find_folder, read_diagnostic, read_parts
+from .tsv import find_diagnostic, find_folder, read_diagnostic, read_part
 
 DIAGNOSED = "MNLI"  # the task whose models answer the diagnostic set
+CHOOSING_SHARE = 1 / 3  # of the development part, by which settings are chosen; the rest is reported
+SPLIT_SEED = 0  # parts that are cut stay the same over the runs' seeds
 
 
-def read_glue(data: str | Path, names: Sequence[str] | None = None) -> list[Task]:
-    """The tasks in GLUE's order: parts train and validation, MNLI's also mismatched; the test parts unlabelled.
+def read_glue(data: str | Path, options: Options) -> list[Task]:
+    """The tasks in GLUE's order, cut to the options' sizes, which are the most examples of a part.
+
+    Test labels are hidden: of the development part a third, "validation", is for the choice of settings, and the rest
+    is "test", which is reported; MNLI has "mismatched" too. The hidden parts are unlabelled, where they are there.
 
     Args:
         data: a folder with GLUE's folders (CoLA, SST-2, ...; TSV files, or parquet files as nyu-mll/glue has them), or
             the name of a data set on the hub with GLUE's configurations, as nyu-mll/glue.
-        names: the tasks that must be there, by folder or configuration; None: those whose folder is there.
+        options: `tasks` must be there; without any, those that are complete are taken, and a warning names the others.
 
     Raises:
-        UserError: an unknown name, a task that was named and is not there, a folder without any; and what the readers
-            find wrong with a file.
+        UserError: an unknown name, a task that was named and is not complete, a folder without any; and what the
+            readers find wrong with a file.
     """
-    wanted = [_known(name) for name in names] if names is not None else None
+    wanted = [_known(name) for name in options.tasks] or list(GLUE.values())
     path = Path(data)
     if not path.is_dir():
         if path.exists():
             raise UserError(f"data {path} is a file: expected GLUE's folder or a name of the hub, as nyu-mll/glue")
-        return [_from_hub(task, str(data)) for task in GLUE.values() if wanted is None or task in wanted]
-    folders = {name: find_folder(path, task) for name, task in GLUE.items()}
-    missing = [task.name for task in wanted or [] if folders[task.name] is None]
-    if missing:
-        raise UserError(f"data {path} has no folder {missing[0]}: expected it there, or not to be asked for")
+        return [_from_hub(task, str(data), options) for task in GLUE.values() if task in wanted]
+    folders = {task.name: find_folder(path, task) for task in wanted}
+    lacking = {task.name: _lacking(task, path, folders[task.name]) for task in wanted}
+    if options.tasks and any(lacking.values()):
+        raise UserError(next(filter(None, lacking.values())))
     if not any(folders.values()):
         raise UserError(f"data {path} has none of GLUE's folders: expected one or more of {', '.join(GLUE)}")
-    chosen = GLUE.values() if wanted is None else [task for task in GLUE.values() if task in wanted]
-    return [_from_folder(task, path, folder) for task in chosen if (folder := folders[task.name])]
+    complete = [task for task in GLUE.values() if task in wanted and not lacking[task.name]]
+    left_out = "; ".join(f"{name} is left out: {lacking[name]}" for name in lacking if folders[name] and lacking[name])
+    if not complete:
+        raise UserError(left_out)
+    if left_out:
+        warnings.warn(f"{', '.join(task.name for task in complete)}: complete. {left_out}", stacklevel=2)
+    return [_from_folder(task, path, folders[task.name], options) for task in complete]
+
+
+def holds_glue(data: str | Path) -> bool:
+    """Whether this is a folder with one of GLUE's folders in it."""
+    path = Path(data)
+    return path.is_dir() and any(find_folder(path, task) for task in GLUE.values())
 
 
 def _known(name: str) -> GlueTask:
     task = find_task(name)
     if task is None:
-        raise UserError(f"unknown task {name!r}: expected one of {', '.join(GLUE)}")
+        raise UserError(f"--task {name!r}: expected one of {', '.join(GLUE)}")
     return task
 
 
-def _from_folder(task: GlueTask, data: Path, folder: Path) -> Task:
-    parquet = holds_parquet(folder)
-    labelled, unlabelled = read_hub_parts(task, str(folder)) if parquet else read_parts(task, folder)
-    return _task(task, labelled, unlabelled | _diagnostic(data) if task.name == DIAGNOSED else unlabelled)
+def _lacking(task: GlueTask, data: Path, folder: Path | None) -> str:
+    """What of the labelled parts is not there; nothing of a complete task."""
+    if folder is None:
+        return f"{data} has no folder {task.name}"
+    pattern = "{0.split}-*.parquet" if holds_parquet(folder) else "{0.file}"
+    wanted = [pattern.format(part) for part in task.labelled.values()]
+    missing = [name for name in wanted if not any(folder.glob(name))]
+    return f"{folder} has no {' and no '.join(missing)}" if missing else ""
+
+
+def _from_folder(task: GlueTask, data: Path, folder: Any, options: Options) -> Task:
+    if holds_parquet(folder):
+        labelled, unlabelled = read_hub_parts(task, str(folder))
+    else:
+        labelled = {name: read_part(task, folder / part.file, labelled=True) for name, part in task.labelled.items()}
+        hidden = {name: folder / part.file for name, part in task.unlabelled.items()}
+        unlabelled = {name: read_part(task, path, labelled=False) for name, path in hidden.items() if path.is_file()}
+    return _task(task, labelled, unlabelled | _diagnostic(data) if task.name == DIAGNOSED else unlabelled, options)
 
 
 def _diagnostic(data: Path) -> dict[str, TextPairs]:
@@ -69,17 +101,32 @@ def _diagnostic(data: Path) -> dict[str, TextPairs]:
     return read_hub_parts(DIAGNOSTIC, str(folder))[1] if holds_parquet(folder) else {}
 
 
-def _from_hub(task: GlueTask, name: str) -> Task:
+def _from_hub(task: GlueTask, name: str, options: Options) -> Task:
     labelled, unlabelled = read_hub_parts(task, name)
-    return _task(
-        task, labelled, unlabelled | read_hub_parts(DIAGNOSTIC, name)[1] if task.name == DIAGNOSED else unlabelled
+    more = read_hub_parts(DIAGNOSTIC, name)[1] if task.name == DIAGNOSED else {}
+    return _task(task, labelled, unlabelled | more, options)
+
+
+def _task(task: GlueTask, labelled: dict[str, TextPairs], unlabelled: dict[str, TextPairs], options: Options) -> Task:
+    development = labelled[VALIDATION]
+    choosing, reported = split(development, max(1, round(len(development) * CHOOSING_SHARE)), SPLIT_SEED)
+    parts = {**labelled, VALIDATION: choosing, TEST: reported}
+    sizes = {TRAIN: options.train_size, VALIDATION: options.validation_size}
+    made = Task(
+        task.name,
+        task.kind(),
+        list(task.labels),
+        {name: _at_most(rows, sizes.get(name, options.test_size)) for name, rows in parts.items()},
+        task.metrics[0],
+        {name: _at_most(rows, options.test_size) for name, rows in unlabelled.items()},
     )
-
-
-def _task(task: GlueTask, labelled: dict[str, TextPairs], unlabelled: dict[str, TextPairs]) -> Task:
-    made = Task(task.name, task.kind(), list(task.labels), labelled, task.metrics[0], unlabelled)
     check_metrics(made)
     return made
+
+
+def _at_most(rows: TextPairs, size: float | None) -> TextPairs:
+    count = len(rows) if size is None else round(size * len(rows)) if size < 1 else int(size)
+    return rows if count >= len(rows) else split(rows, max(1, count), SPLIT_SEED)[0]
 
 
 def check_metrics(task: Task) -> None:

@@ -6,10 +6,8 @@ import io
 import math
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from ...common.directories import replace_directory
 from ...common.errors import UserError
@@ -43,18 +41,22 @@ def file_of(task: str, part: str) -> str:
     return next(name for name, place in FILES.items() if place == (task, part))
 
 
-def answers(task: Task, part: str, predictions: np.ndarray) -> dict[str, str]:
+def answers(task: Task, part: str, predicted: Sequence[str]) -> dict[str, str]:
     """A part's predictions as the site wants them: labels as the task's files write them, scores cut to 0 ... 5.
 
     Args:
-        predictions: [rows, classes] logits, or [rows, 1] scores, in the part's order.
+        predicted: a class number or a score a row, in the part's order.
+
+    Raises:
+        UserError: there are fewer or more than the part has rows.
     """
     rows = task.unlabelled[part]
-    decided = task.kind.decide(predictions)  # type: ignore[attr-defined]
+    if len(predicted) != len(rows):
+        raise UserError(f"{task.name}'s {part} part was cut to {len(predicted)} of {len(rows)} rows (--test-size)")
     if task.label_names:
-        words = [task.label_names[number] for number in decided]
+        words = [task.label_names[int(number)] for number in predicted]
     else:
-        words = [f"{score:.3f}" for score in np.clip(decided, *SCORES)]
+        words = [f"{min(max(float(score), SCORES[0]), SCORES[1]):.3f}" for score in predicted]
     return dict(zip(rows.ids, words, strict=True))  # type: ignore[attr-defined]
 
 
@@ -71,8 +73,8 @@ def majority(task: Task, part: str) -> dict[str, str]:
     return {name: str(label) for name in rows.ids}
 
 
-def write_submission(directory: str | Path, predictions: Mapping[str, Predictions]) -> Path:
-    """Write the eleven files and submission.zip, whole or not at all; the path of the zip.
+def write_submission(directory: str | Path, predictions: Mapping[str, Predictions]) -> tuple[list[Path], str]:
+    """Write a file for each of the predictions, and submission.zip where they are all; the files, and what they are.
 
     The site asks for a zip of all eleven, each with the header index, prediction and the test file's rows in their
     order (gluebenchmark.com/faq, 1). A file is never made up here for a task that was not run: it would stand in the
@@ -80,24 +82,29 @@ def write_submission(directory: str | Path, predictions: Mapping[str, Prediction
 
     Args:
         directory: new, or an earlier submission, which is replaced.
-        predictions: for every name of FILES each row's label.
+        predictions: for names of FILES each row's label.
 
     Raises:
-        UserError: a file is missing or unknown, a label is outside its set, a part has no rows, the directory holds
-            other files. WriteError: it cannot be written.
+        UserError: there are none, a file is unknown, a label is outside its set, a part has no rows, the directory
+            holds other files. WriteError: it cannot be written.
     """
     directory = Path(directory)
     missing = [name for name in FILES if name not in predictions]
-    if missing:
-        raise UserError(f"GLUE takes all {len(FILES)} files, and there are no predictions for {', '.join(missing)}")
+    if not predictions:
+        raise UserError("there are no predictions")
     unknown = sorted(set(predictions) - set(FILES))
     if unknown:
         raise UserError(f"unknown file {unknown[0]!r}: expected {', '.join(FILES)}")
-    contents = {f"{name}.tsv": _content(name, predictions[name]) for name in FILES}
-    contents[ZIP] = _zipped(contents)
-    _check_directory(directory, set(contents))
-    replace_directory(directory, contents, known=contents)
-    return directory / ZIP
+    contents = {f"{name}.tsv": _content(name, predictions[name]) for name in FILES if name in predictions}
+    said = f"{ZIP}, which GLUE takes"
+    if missing:
+        said = f"{', '.join(contents)}; GLUE takes a zip of all {len(FILES)} files, and lacks {', '.join(missing)}"
+    else:
+        contents[ZIP] = _zipped(contents)
+    known = {*(f"{name}.tsv" for name in FILES), ZIP}
+    _check_directory(directory, known)
+    replace_directory(directory, contents, known=known)
+    return [directory / name for name in contents], said
 
 
 def _content(name: str, predictions: Predictions) -> bytes:

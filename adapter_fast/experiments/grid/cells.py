@@ -19,35 +19,36 @@ _VARIED = ("lr", "epochs", "seed")
 
 @dataclass(frozen=True)
 class Cell:
-    """A spec without its last three fields, and the values that are tried for two of them."""
+    """A spec without its last three fields, and the values that are tried for two of them.
+
+    Attributes:
+        seeds: runs of the best choice. sweep_seeds: how many of them go through the whole sweep.
+    """
 
     spec: Spec
     rates: tuple[float, ...]
     epochs: tuple[int, ...]
+    seeds: int
+    sweep_seeds: int
 
     def choices(self) -> list[Choice]:
         """Every learning rate with every number of epochs."""
         return list(product(self.rates, self.epochs))
 
 
-def plan_cells(cells: Iterable[Cell], seeds: int, sweep_seeds: int, rows: Mapping[str, Row]) -> list[Spec]:
-    """The runs that are needed as far as is known: the whole sweep for the first seeds, its best for all.
-
-    Args:
-        seeds: runs of the best choice. sweep_seeds: how many of them go through the whole sweep.
-        rows: the finished runs by key.
-    """
+def plan_cells(cells: Iterable[Cell], rows: Mapping[str, Row]) -> list[Spec]:
+    """The runs that are needed as far as the finished ones, by key, tell: the sweep for its seeds, its best for all."""
     wanted: dict[str, Spec] = {}
     for cell in cells:
         tried = {
-            choice: [cell.spec.at(*choice, seed) for seed in range(min(seeds, sweep_seeds))]
+            choice: [cell.spec.at(*choice, seed) for seed in range(min(cell.seeds, cell.sweep_seeds))]
             for choice in cell.choices()
         }
         first = [spec for specs in tried.values() for spec in specs]
         wanted |= {spec.key: spec for spec in first}
-        if sweep_seeds < seeds and all(spec.key in rows for spec in first):
+        if cell.sweep_seeds < cell.seeds and all(spec.key in rows for spec in first):
             best = max(tried, key=lambda choice: _mean_choice([rows[spec.key] for spec in tried[choice]]))
-            wanted |= {spec.key: spec for seed in range(seeds) for spec in [cell.spec.at(*best, seed)]}
+            wanted |= {spec.key: spec for seed in range(cell.seeds) for spec in [cell.spec.at(*best, seed)]}
     return list(wanted.values())
 
 
@@ -84,6 +85,11 @@ class Summary:
         """Mean over seeds of what choices are made by."""
         return _mean_choice(self.rows)
 
+    @property
+    def best_seed(self) -> Row:
+        """The row that is best on validation, over seeds too, as in the paper (section 3.2)."""
+        return max(self.rows, key=lambda row: row["choose_by"])
+
     def __getitem__(self, name: str) -> Any:
         """A value that all of the rows share."""
         return self.rows[0][name]
@@ -107,6 +113,14 @@ def summarize(rows: Iterable[Row]) -> list[Summary]:
         best = max(choices.values(), key=lambda own: (len(own), _mean_choice(own)))
         found.append(Summary(sorted(best, key=lambda row: row["seed"]), len(choices)))
     return found
+
+
+def is_best(row: Row, rows: Iterable[Row]) -> bool:
+    """Whether the row is the best seed of its cell's best choice on validation, among the finished runs."""
+    key = cell_key(row)
+    own = [other for other in rows if "choose_by" in other and cell_key(other) == key]
+    (summary,) = summarize([*own, row])
+    return summary.best_seed["key"] == row["key"]
 
 
 def cell_key(row: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -44,6 +45,10 @@ class Watcher(Protocol):
         """So many of the runs known so far are done, in all processes."""
         ...
 
+    def note(self, text: str) -> None:
+        """Something about the data."""
+        ...
+
     def begin(self, label: str) -> None:
         """This process begins a run."""
         ...
@@ -53,15 +58,19 @@ class Watcher(Protocol):
         ...
 
 
-def run_grid(plan: Plan, lab: Lab, watcher: Watcher, alive: Callable[[], bool] = lambda: True) -> list[Row]:
-    """Do every run that the plan asks for and that is not finished; the rows of all of them, in the plan's order.
+def run_grid(
+    plan: Plan, lab: Lab, watcher: Watcher, alive: Callable[[], bool] = lambda: True, until: float = math.inf
+) -> tuple[list[Row], bool]:
+    """Do every run that the plan asks for and that is not finished; the rows, in the plan's order, and whether all are.
 
     Several processes may call this with one store: a run belongs to the first that claims it, and a process that dies
-    leaves its run to the others. A plan may ask for more once it sees rows: stages of a sweep.
+    leaves its run to the others. A plan may ask for more once it sees rows: stages of a sweep. Every cell's first seed
+    comes before any second one, so that a grid that is stopped tells something of all of them.
 
     Args:
         plan: from the finished rows by key to all runs that are wanted as far as is known.
         watcher: told how it goes. alive: looked at between runs; where it says no, the process stops here.
+        until: no run is begun after this time of time.monotonic().
     """
     store = lab.store
     while True:
@@ -70,11 +79,14 @@ def run_grid(plan: Plan, lab: Lab, watcher: Watcher, alive: Callable[[], bool] =
         missing = [job for job in jobs if job.key not in rows]
         watcher.grid(len(jobs) - len(missing), len(jobs))
         if not missing:
-            return [rows[job.key] for job in jobs]
+            return [rows[job.key] for job in jobs], True
         done = 0
-        for job in missing:
+        for job in sorted(missing, key=lambda job: getattr(job, "seed", 0)):
             if not alive():
                 raise SystemExit(0)
+            if time.monotonic() > until:
+                rows = store.rows()
+                return [rows[job.key] for job in jobs if job.key in rows], False
             with store.claim(job.key) as mine:
                 if not mine or store.find(job.key) is not None:
                     continue

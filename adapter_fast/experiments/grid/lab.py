@@ -34,9 +34,9 @@ class Lab:
         return self._digests[name]
 
     def data(self, task: Task) -> str:
-        """The digest of a task: its parts, its labels, its metric."""
+        """The digest of what a task trains and is scored on: its parts, its labels, its metric."""
         if task.name not in self._digests:
-            parts = {name: rows.digest() for name, rows in {**task.parts, **task.unlabelled}.items()}
+            parts = {name: rows.digest() for name, rows in task.parts.items()}
             self._digests[task.name] = digest(
                 {"parts": parts, "labels": task.label_names, "metric": task.metric, "kind": type(task.kind).__name__}
             )

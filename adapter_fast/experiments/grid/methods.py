@@ -27,7 +27,9 @@ def cell(lab: Lab, task: Task, options: Options, method: str, **changes: Any) ->
         stride=options.stride,
         **changes,
     )
-    return Cell(spec, options.rates_of(method), options.epochs)
+    seeds = options.seeds_of(task.name)
+    epochs = options.epochs_of(task.name)
+    return Cell(spec, options.rates_of(method), epochs, seeds, options.sweep_seeds or seeds)
 
 
 def adapter_cells(lab: Lab, task: Task, options: Options, **changes: Any) -> list[Cell]:

@@ -9,7 +9,7 @@ from ...common.digest import digest
 from ...tasks.kinds.settings import Settings
 
 METHODS = ("adapters", "top", "layer-norms", "head", "full")
-VERSION = 1  # of what a run does: raise it when the same spec would give another result
+VERSION = 2  # of what a run does: raise it when the same spec would give another result
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,13 @@ class Store:
             for name in (ROWS, CLAIMS):
                 (directory / name).mkdir(parents=True, exist_ok=True)
         self._known: dict[str, dict[str, Any]] = {}
+
+    def take(self, rows: Iterable[dict[str, Any]]) -> int:
+        """Keep rows of runs that were finished elsewhere, where there is none of the run yet; how many."""
+        new = [row for row in rows if self.find(row["key"]) is None]
+        for row in new:
+            self.write(row["key"], row)
+        return len(new)
 
     def find(self, key: str) -> dict[str, Any] | None:
         """A finished run's row; None where there is none, or one that is cut: that run is done again."""

@@ -36,22 +36,12 @@ QUICK = Options(
 )
 VALIDATION_SHARE = 0.1  # of the training data, where --validation-size is not given
 SPLIT_SEED = 0  # splits stay the same over the runs' seeds
+EXPECTED = f"{', '.join(CORPORA)}, a file, or a folder with a file a part"
 PARTS = {TRAIN: ("train",), VALIDATION: ("validation", "dev", "valid"), TEST: ("test",)}
 
 
-def read_tasks(options: Options) -> list[Task]:
-    """A task for each of the data: its training part cut in two for the choice of settings, and its test part."""
-    if not options.data:
-        raise UserError(f"--data is needed: {', '.join(CORPORA)}, a file, or a folder with a file a part")
-    tasks = [_read(name, options) for name in options.data]
-    names = [task.name for task in tasks]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--data gives two tasks of the name {name!r}: expected different names")
-    return tasks
-
-
-def _read(name: str, options: Options) -> Task:
+def read_task(name: str, options: Options) -> Task:
+    """A corpus, file or folder: its training part cut in two for the choice of settings, and its test part."""
     path = Path(name)
     if name not in CORPORA and path.is_dir():
         files = {part: _find(path, words) for part, words in PARTS.items()}

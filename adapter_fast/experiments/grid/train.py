@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from safetensors.numpy import save
 from torch import nn
 from transformers import set_seed
 
 from ...common.errors import UserError, first_line
-from ...common.files import write_whole
 from ...config import AdapterConfig
 from ...placement import add_adapters
 from ...placement.container import sites_in
@@ -19,44 +17,44 @@ from ...placement.sites import head_parameters
 from ...placement.walk import count_parameters
 from ...recipe import train_adapters, train_all, train_head_only, train_layer_norms, train_top_layers
 from ...tasks.data.encoded import Encoded
+from ...tasks.models import Loaded
 from ...tasks.trainer import Report, TuningTrainer, build_trainer, median_step
 from ...tasks.tuning import environment
-from .cells import as_row
+from .cells import Row, as_row, is_best
 from .lab import Lab
 from .layer_spans import score_spans
 from .pool import own_trained
 from .spec import Spec
 from .task import TRAIN, VALIDATION
 
-PREDICTIONS = "predictions.safetensors"
+
+class Trained(NamedTuple):
+    """A run's model after training, with what its row says of it."""
+
+    loaded: Loaded
+    trainer: TuningTrainer
+    step_seconds: list[float]
+    seconds: float
+    tokens: int  # that were trained on, padding not counted
 
 
-def train_and_score(spec: Spec, lab: Lab, report: Report) -> dict[str, Any]:
+def train_and_score(spec: Spec, lab: Lab, report: Report) -> Row:
     """Train and score; the row: the spec, the scores of each part, the parameters' arithmetic, time and versions.
 
-    What is frozen is the base's own memory, shared by all runs, and its digest is taken again afterwards.
+    What is frozen is the base's own memory, shared by all runs, and its digest is taken again afterwards. A run that is
+    its cell's best so far predicts the unlabelled parts too.
     """
-    task, settings = lab.tasks[spec.task], spec.settings()
-    set_seed(spec.seed)
-    loaded = lab.build(task, settings)
-    model = loaded.model
-    prepare(model, spec)
-    own_trained(model)
-    train = lab.encode(task, loaded.kind, task.parts[TRAIN], settings)
-    directory = lab.store.directory / "trainer"
-    parts = {TRAIN: train, VALIDATION: None}
-    trainer, watch = build_trainer(loaded, settings, parts, directory, report, save=False)
-    start = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - start
+    task = lab.tasks[spec.task]
+    trained = train(spec, lab, report)
+    kind = trained.loaded.kind
     scores: dict[str, dict[str, float]] = {}
     diverged = False
     for name, rows in task.parts.items():
         if name != TRAIN:
-            part = lab.encode(task, loaded.kind, rows, settings)
-            logits = predict(trainer, part)
+            part = lab.encode(task, kind, rows, spec.settings())
+            logits = predict(trained.trainer, part)
             diverged |= not np.isfinite(logits).all()
-            scores[name] = loaded.kind.score(np.nan_to_num(logits), part)
+            scores[name] = kind.score(np.nan_to_num(logits), part)
     row = {
         **as_row(spec),
         "key": spec.key,
@@ -66,22 +64,50 @@ def train_and_score(spec: Spec, lab: Lab, report: Report) -> dict[str, Any]:
         "diverged": diverged,
         "sizes": {name: len(rows) for name, rows in task.parts.items()},
         "labels": len(task.label_names),
-        **count(model),
+        **count(trained.loaded.model),
         "base_unchanged": lab.pool.digest(task.kind) == spec.base,
-        "train_seconds": round(seconds, 2),
-        "step_seconds": round(median_step(watch.seconds) or 0.0, 4),
+        "train_seconds": round(trained.seconds, 2),
+        "step_seconds": round(median_step(trained.step_seconds) or 0.0, 4),
+        "train_tokens": trained.tokens,
         **environment(),
     }
     if spec.spans:
-        part = lab.encode(task, loaded.kind, task.parts[VALIDATION], settings)
-        row["span_scores"] = score_spans(model, lambda: loaded.kind.score(predict(trainer, part), part)[task.metric])
-    if task.unlabelled:
-        logits_of = {
-            name: predict(trainer, lab.encode(task, loaded.kind, rows, settings))
-            for name, rows in task.unlabelled.items()
-        }
-        write_whole(lab.store.kept(spec.key) / PREDICTIONS, save(logits_of))
+        part = lab.encode(task, kind, task.parts[VALIDATION], spec.settings())
+        row["span_scores"] = score_spans(
+            trained.loaded.model, lambda: kind.score(predict(trained.trainer, part), part)[task.metric]
+        )
+    if task.unlabelled and is_best(row, lab.store.rows().values()):
+        row["predicted"] = predict_unlabelled(trained, spec, lab)
     return row
+
+
+def train(spec: Spec, lab: Lab, report: Report) -> Trained:
+    """Train the spec's method on its task."""
+    task, settings = lab.tasks[spec.task], spec.settings()
+    set_seed(spec.seed)
+    loaded = lab.build(task, settings)
+    prepare(loaded.model, spec)
+    own_trained(loaded.model)
+    rows = lab.encode(task, loaded.kind, task.parts[TRAIN], settings)
+    directory = lab.store.directory / "trainer"
+    parts = {TRAIN: rows, VALIDATION: None}
+    trainer, watch = build_trainer(loaded, settings, parts, directory, report, save=False, by_length=True)
+    start = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - start
+    tokens = spec.epochs * sum(map(len, rows.columns["input_ids"]))
+    return Trained(loaded, trainer, watch.seconds, seconds, tokens)
+
+
+def predict_unlabelled(trained: Trained, spec: Spec, lab: Lab) -> dict[str, str]:
+    """By part, what is predicted for each row, in their order: class numbers, or numbers with three decimals."""
+    task, kind = lab.tasks[spec.task], trained.loaded.kind
+    found = {}
+    for name, rows in task.unlabelled.items():
+        logits = predict(trained.trainer, lab.encode(task, kind, rows, spec.settings()))
+        decided = kind.decide(np.nan_to_num(logits))  # type: ignore[attr-defined]
+        found[name] = " ".join(map(str, decided) if task.label_names else (f"{value:.3f}" for value in decided))
+    return found
 
 
 def prepare(model: nn.Module, spec: Spec) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .cells import Row, Summary
 from .options import Options
@@ -40,8 +41,8 @@ def caption(rows: Sequence[Row], options: Options, *said: str) -> str:
     """Under a table: model, sizes, seeds and machine, then how to read it."""
     first = rows[0]
     sizes = sorted({f"{row['sizes']['train']:,}" for row in rows})
-    epochs = ", ".join(map(str, options.epochs))
-    seeds = f"{options.seeds} seed{'s' if options.seeds > 1 else ''}"
+    epochs = _with_tasks(", ".join(map(str, options.epochs)), options.task_epochs)
+    seeds = _with_tasks(f"{options.seeds} seed{'s' if options.seeds > 1 else ''}", options.task_seeds)
     rates = "; ".join(
         f"{method} {', '.join(f'{rate:g}' for rate in own)}" for method, own in sorted(options.rates.items())
     )
@@ -55,6 +56,14 @@ def caption(rows: Sequence[Row], options: Options, *said: str) -> str:
     diverged = sum(row["diverged"] for row in rows)
     parts += [f"{diverged} of {len(rows)} runs diverged"] if diverged else []
     return "\n" + ". ".join(parts) + ".\n"
+
+
+def _with_tasks(usual: str, own: Mapping[str, Any]) -> str:
+    """The usual number, and those of tasks that have their own: 3 seeds (RTE 5)."""
+    others = [
+        f"{task} {', '.join(map(str, values)) if isinstance(values, tuple) else values}" for task, values in own.items()
+    ]
+    return f"{usual} ({'; '.join(others)})" if others else usual
 
 
 def means(by_method: dict[str, list[Summary]], part: str = "test") -> str:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from ...common.errors import UserError
+from .. import data
 from ..grid import texts
 from ..grid.cells import Cell, Row, plan_cells, summarize
 from ..grid.engine import Job
@@ -36,7 +37,11 @@ QUICK = replace(texts.QUICK, data=("election-tweets", "reuters-r8"), bottlenecks
 
 def read_tasks(options: Options) -> list[Task]:
     """The labelled text sets in the order in which they are learned; at least two."""
-    tasks = texts.read_tasks(options)
+    if options.task_seeds:
+        raise UserError(
+            f"--seeds {next(iter(options.task_seeds))}=…: tasks that are learned in turn have the same seeds"
+        )
+    tasks = data.read_tasks(options)
     if len(tasks) < 2:
         raise UserError(f"--data gives one task, {tasks[0].name}: expected two or more to learn one after another")
     return tasks
@@ -67,7 +72,7 @@ def _several(cells: Sequence[Cell]) -> bool:
 
 
 def _sweep(cells: Sequence[Cell], options: Options, rows: Mapping[str, Row]) -> list[Spec]:
-    return plan_cells(cells, options.seeds, options.sweep_seeds or options.seeds, rows)
+    return plan_cells(cells, rows)
 
 
 def _choice(cells: Sequence[Cell], options: Options, rows: Mapping[str, Row]) -> Spec | None:

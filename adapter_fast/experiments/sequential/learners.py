@@ -72,7 +72,7 @@ class Learner:
         loaded, spec = self.models[-1], self.chain[-1]
         task, settings = self.lab.tasks[spec.task], spec.settings()
         parts = {TRAIN: self.lab.encode(task, loaded.kind, task.parts[TRAIN], settings), VALIDATION: None}
-        trainer, watch = build_trainer(loaded, settings, parts, directory, report, save=False)
+        trainer, watch = build_trainer(loaded, settings, parts, directory, report, save=False, by_length=True)
         trainer.train()
         return watch.seconds
 
