@@ -221,11 +221,17 @@ def optimizer_groups(model: nn.Module, weight_decay: float = WEIGHT_DECAY) -> li
 
 
 def create_optimizer(
-    model: nn.Module, learning_rate: float = LEARNING_RATE, weight_decay: float = WEIGHT_DECAY
+    model: nn.Module,
+    learning_rate: float = LEARNING_RATE,
+    weight_decay: float = WEIGHT_DECAY,
+    fused: bool | None = None,
 ) -> torch.optim.AdamW:
-    """AdamW over optimizer_groups with the recipe's constants; for a Trainer: optimizers=(this, None)."""
+    """AdamW over optimizer_groups with the recipe's constants; for a Trainer: optimizers=(this, None).
+
+    fused: as torch.optim.AdamW takes it.
+    """
     groups = optimizer_groups(model, weight_decay)
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON, fused=fused)
 
 
 def schedule_factor(step: int, total_steps: int, warmup_share: float = WARMUP_SHARE) -> float:

@@ -11,6 +11,7 @@ from ...tasks.kinds.base import Kind
 from ...tasks.kinds.settings import Settings
 from ...tasks.models import Loaded, check_max_length
 from .cache import encoded
+from .dropout import draw_cheaply
 from .pool import Pool
 from .store import Store
 from .task import Task
@@ -53,5 +54,6 @@ class Lab:
     def build(self, task: Task, settings: Settings) -> Loaded:
         """A model for the task with a new head."""
         loaded = self.pool.build(task.kind, task.label_names)
+        draw_cheaply(loaded.model)
         check_max_length(loaded, settings)
         return loaded
