@@ -64,8 +64,16 @@ def one_gpu() -> None:
 @click.option("--test-size", type=float, help="Examples to test on.  [default: 0.2 of a single file, else all]")
 @click.option("--validation", "validation_file", help="File or folder to score after each epoch.")
 @click.option("--test", "test_file", help="File or folder to test on; without it the task's own is split.")
-@click.option("--text-column", default=DEFAULTS.text_column, show_default=True, help="In CoNLL files a number, from 1.")
+@click.option(
+    "--text-column",
+    "text_columns",
+    multiple=True,
+    default=DEFAULTS.text_columns,
+    show_default=True,
+    help="Given twice for pairs. In CoNLL files a number, from 1.",
+)
 @click.option("--label-column", default=DEFAULTS.label_column, show_default=True, help="As --text-column.")
+@click.option("--metric", help="What runs go by, as matthews, f1, pearson.  [default: accuracy, spearman, GLUE's own]")
 @click.option("--skip-bad", is_flag=True, help="Leave out answers that are not where they say, and count them.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default=DEFAULTS.precision, show_default=True)
 @click.option("--gradient-checkpointing", is_flag=True, help="Less memory: layers are computed again going back.")

@@ -11,7 +11,7 @@ from ..common.errors import UserError
 from .data.corpora import CORPORA, read_corpus
 from .data.rows import Rows
 from .kinds.base import Kind
-from .kinds.find import kind_name, load_kind
+from .kinds.find import glue_layout, kind_name, load_kind
 from .kinds.settings import Settings
 
 DEFAULT_TEST_SIZE = 0.2
@@ -65,12 +65,19 @@ def load_task(settings: Settings) -> TaskData:
     kind = load_kind(name)
     if settings.skip_bad and not kind.skips_bad:
         raise UserError(f"skip_bad leaves out bad answers to questions: {settings.task} is for {name}, which has none")
+    if len(settings.text_columns) > 1 and not kind.takes_pairs:
+        raise UserError(f"text_column was given twice: {settings.task} is for {name}, which has no pairs of texts")
     train, test = _read(kind, settings)
     validation = kind.read(settings.validation_file, settings) if settings.validation_file else None
     files = list(filter(None, (train, validation, test)))
     read = [(part.source, len(part)) for part in files]
     notices = [notice for part in files for notice in part.notices]
+    layout = glue_layout(settings)
     names = _checked_labels(kind, train, validation, test)
+    if layout is not None:
+        names = list(layout.labels)
+        kind = type(kind)(layout.metrics)  # type: ignore[call-arg]
+    kind = kind.for_metric(settings.metric, len(names))
     if test is None:
         test, train = split(train, _count(train, settings.test_size or DEFAULT_TEST_SIZE), settings.seed)
     elif settings.test_size:
@@ -81,6 +88,8 @@ def load_task(settings: Settings) -> TaskData:
         train = split(train, len(train) - _count(train, settings.train_size), settings.seed)[1]
     if not len(train):
         raise UserError(f"{train.source}: no example is left to train on")
+    for part in filter(None, (validation, test)):
+        kind.check_scored(part, names)
     return TaskData(name, kind, train, validation, test, names, read, notices)
 
 

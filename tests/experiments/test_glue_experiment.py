@@ -16,12 +16,12 @@ from adapter_fast.experiments.data import read_tasks
 from adapter_fast.experiments.drive import run_experiment
 from adapter_fast.experiments.glue.submission import FILES
 from adapter_fast.experiments.glue.table import COLUMNS
-from adapter_fast.experiments.glue.tasks import GLUE
 from adapter_fast.experiments.grid.lab import Lab
 from adapter_fast.experiments.grid.result import Result
 from adapter_fast.experiments.grid.spec import Spec
 from adapter_fast.experiments.grid.store import Store
 from adapter_fast.experiments.screen import Silence
+from adapter_fast.tasks.data.glue_tasks import GLUE
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*too few columns")  # QQP's, on purpose
 HIDDEN, LAYERS = 32, 2  # of write_model's

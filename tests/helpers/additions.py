@@ -138,13 +138,15 @@ def a_kind_of_task():
     from adapter_fast.tasks.kinds.find import load_kind
     from adapter_fast.tasks.kinds.settings import Settings
 
-    assert "text-regression" in choices(tune, "kind")
-    Path("ratings.csv").write_text("text,label\ngood,4.5\nbad,1\nfair,3\n")
-    kind = load_kind("text-regression")
-    rows = kind.read("ratings.csv", Settings("m", "ratings.csv", kind="text-regression"))
-    assert rows.firsts == ["good", "bad", "fair"] and rows.labels == [4.5, 1.0, 3.0] and kind.labels(rows) is None
-    scores = kind.score(np.array([[4.0], [0.0], [2.0]]), Encoded(rows, [], {"labels": rows.labels}))
-    assert list(scores) == ["spearman", "pearson"] and scores["spearman"] > 0.99
+    assert "text-grading" in choices(tune, "kind")
+    Path("stars.csv").write_text("text,label\ngood,4\nbad,1\nfair,2\n")
+    kind = load_kind("text-grading")
+    rows = kind.read("stars.csv", Settings("m", "stars.csv", kind="text-grading"))
+    assert rows.texts == ["good", "bad", "fair"] and kind.labels(rows) == ["4", "1", "2"]
+    encoded = Encoded(rows, ["1", "2", "4"], {"labels": [2, 0, 1]})
+    near, far = (kind.score(np.eye(3)[grades], encoded) for grades in ([1, 0, 1], [0, 0, 1]))
+    assert list(near) == ["kappa", "accuracy", "macro_f1"] and near["accuracy"] == far["accuracy"]
+    assert near["kappa"] > far["kappa"]
 
 
 def refused(function, *arguments):

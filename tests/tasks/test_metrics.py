@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 
 from adapter_fast.common.errors import UserError
-from adapter_fast.experiments.glue.tasks import GLUE
 from adapter_fast.tasks.data.encoded import Encoded
-from adapter_fast.tasks.data.text_pairs import TextPairs
-from adapter_fast.tasks.metrics.glue import glue_scores
+from adapter_fast.tasks.data.glue_tasks import GLUE
+from adapter_fast.tasks.data.texts import Texts
+from adapter_fast.tasks.kinds.text import TextClassification, TextRegression
+from adapter_fast.tasks.metrics.labels import score_labels
 
 
 def scored(name: str, predictions: Any, labels: list) -> dict[str, float]:
     """What a task's kind says of model outputs [rows, outputs] for gold labels."""
     task = GLUE[name]
-    rows = TextPairs("made", [str(i) for i in range(len(labels))], ["x"] * len(labels), None, labels)
+    rows = Texts("made", ["x"] * len(labels), labels)
     columns = {"labels": [task.labels.index(label) if task.labels else label for label in labels]}
-    return task.kind().score(np.asarray(predictions, dtype=np.float32), Encoded(rows, list(task.labels), columns))
+    kind = (TextClassification if task.labels else TextRegression)(task.metrics)
+    return kind.score(np.asarray(predictions, dtype=np.float32), Encoded(rows, list(task.labels), columns))
 
 
 def test_each_tasks_metrics_on_a_case_made_by_hand() -> None:
@@ -74,4 +76,4 @@ def test_predictions_without_a_ranking_score_nothing() -> None:
 )
 def test_a_metric_that_the_gold_labels_leave_undefined_is_refused(names: list, gold: list, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        glue_scores(names, np.array(gold), np.arange(len(gold)), "dev")
+        score_labels(names, np.array(gold), np.arange(len(gold)), "dev")

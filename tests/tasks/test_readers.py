@@ -203,7 +203,7 @@ def test_columns_are_named_by_number(tmp_path: Path) -> None:
     kind = load_kind("token-classification")
     read = kind.read(str(path), Settings("m", str(path), label_column="2"))
     assert (read.tokens, read.tags, read.notices) == ([["EU", "said"]], [["NNP", "VBZ"]], ())
-    assert kind.read(str(path), Settings("m", str(path), text_column="2")).tokens == [["NNP", "VBZ"]]
+    assert kind.read(str(path), Settings("m", str(path), text_columns=("2",))).tokens == [["NNP", "VBZ"]]
     error = error_of(kind.read, str(path), Settings("m", str(path), label_column="5"))
     assert f"{path}, line 1: has no column 5 for the label: it has 4" in error
 

@@ -22,7 +22,8 @@ from adapter_fast.common.errors import UserError
 from adapter_fast.common.files import write_json
 from adapter_fast.tasks import models, splits, tuning
 from adapter_fast.tasks.data import corpora
-from adapter_fast.tasks.data.readers import Examples, read_examples
+from adapter_fast.tasks.data.readers import read_examples
+from adapter_fast.tasks.data.texts import Texts
 from adapter_fast.tasks.demo import run as demo
 from adapter_fast.tasks.demo import verdict
 from adapter_fast.tasks.kinds.find import load_kind
@@ -77,7 +78,7 @@ def test_csv_with_quotes_newlines_bom_crlf_unicode_and_an_empty_text() -> None:
 
 
 def test_tsv_with_named_columns_keeps_commas() -> None:
-    examples = read_examples(DATA / "columns.tsv", text_column="body", label_column="topic")
+    examples = read_examples(DATA / "columns.tsv", text_columns=("body",), label_column="topic")
     assert examples.texts == ["A 1:0, again", "B"]
     assert examples.labels == ["sport", "news"]
 
@@ -125,9 +126,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 # Splits
 
 
-def hundred() -> Examples:
+def hundred() -> Texts:
     labels = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
-    return Examples("hundred", [f"text {i}" for i in range(100)], labels)
+    return Texts("hundred", [f"text {i}" for i in range(100)], labels)
 
 
 def test_split_keeps_shares_and_loses_nothing() -> None:
@@ -144,7 +145,7 @@ def test_split_depends_on_the_seed_alone() -> None:
 
 
 def test_a_labels_only_example_stays_in_the_rest() -> None:
-    rare = Examples("rare", [*hundred().texts, "odd"], [*hundred().labels, "z"])
+    rare = Texts("rare", [*hundred().texts, "odd"], [*hundred().labels, "z"])
     for seed in range(5):
         part, rest = split(rare, 20, seed)
         assert "z" not in part.labels and rest.labels.count("z") == 1
@@ -318,10 +319,8 @@ def test_the_real_corpora_have_their_published_sizes() -> None:
 
 
 def test_metrics_of_a_hand_made_case() -> None:
-    logits = np.array([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [1.0, 0.0]])
-    assert score_labels(logits, np.array([0, 1, 1, 0])) == pytest.approx(
-        {"accuracy": 0.75, "macro_f1": (0.8 + 2 / 3) / 2}
-    )
+    scores = score_labels(("accuracy", "macro_f1"), np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]), "made")
+    assert scores == pytest.approx({"accuracy": 0.75, "macro_f1": (0.8 + 2 / 3) / 2})
 
 
 def test_peak_memory_sees_what_was_freed_again() -> None:

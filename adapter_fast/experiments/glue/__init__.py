@@ -9,6 +9,8 @@ from typing import Any
 
 from ...common.errors import UserError
 from ...common.files import write_whole
+from ...tasks.data.glue_files import find_folder
+from ...tasks.data.glue_tasks import GLUE
 from ..grid.cells import Cell, Row, Summary, plan_cells
 from ..grid.engine import Job
 from ..grid.lab import Lab
@@ -22,8 +24,6 @@ from .load_tasks import holds_glue, read_glue
 from .predict import Prediction
 from .submission import FILES, answers, majority, write_submission
 from .table import FULL_EPOCHS, LEFT_OUT, chosen, table
-from .tasks import GLUE
-from .tsv import find_folder
 
 __all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "extras", "figures", "finding", "plan", "read_tasks", "table"]
 

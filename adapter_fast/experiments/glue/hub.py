@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError, first_line
-from ...tasks.data.text_pairs import TextPairs
-from .tasks import SCORES, GlueTask
-from .tsv import make_pairs
+from ...tasks.data.glue_files import make_pairs
+from ...tasks.data.glue_tasks import SCORES, GlueTask
+from ...tasks.data.texts import Texts
 
 
 def holds_parquet(folder: Path) -> bool:
@@ -18,7 +18,7 @@ def holds_parquet(folder: Path) -> bool:
     return any(folder.glob("*.parquet"))
 
 
-def read_hub_parts(task: GlueTask, name: str) -> tuple[dict[str, TextPairs], dict[str, TextPairs]]:
+def read_hub_parts(task: GlueTask, name: str) -> tuple[dict[str, Texts], dict[str, Texts]]:
     """The labelled and the unlabelled parts of the task's configuration.
 
     Args:
@@ -52,7 +52,7 @@ def _load(name: str, task: GlueTask) -> Any:
         ) from error
 
 
-def _rows(task: GlueTask, name: str, splits: Any, split: str, labelled: bool) -> TextPairs:
+def _rows(task: GlueTask, name: str, splits: Any, split: str, labelled: bool) -> Texts:
     where = f"{name}, {task.config}, {split}"
     if split not in splits:
         raise UserError(f"{where}: no such split: there are {', '.join(sorted(splits))}")

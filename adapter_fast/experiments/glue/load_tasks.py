@@ -6,18 +6,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...common.errors import UserError
-from ...tasks.data.text_pairs import TextPairs
-from ...tasks.kinds.pairs import PairClassification
-from ...tasks.metrics.glue import glue_scores
+from ...tasks.data.glue_files import find_diagnostic, find_folder, read_diagnostic, read_part
+from ...tasks.data.glue_tasks import DIAGNOSTIC, GLUE, GlueTask, find_task
+from ...tasks.data.texts import Texts
+from ...tasks.kinds.text import TextClassification, TextRegression
 from ...tasks.splits import split
 from ..grid.options import Options
 from ..grid.task import TEST, TRAIN, VALIDATION, Task
 from .hub import holds_parquet, read_hub_parts
-from .tasks import DIAGNOSTIC, GLUE, GlueTask, find_task
-from .tsv import find_diagnostic, find_folder, read_diagnostic, read_part
 
 DIAGNOSED = "MNLI"  # the task whose models answer the diagnostic set
 CHOOSING_SHARE = 1 / 3  # of the development part, by which settings are chosen; the rest is reported
@@ -93,7 +90,7 @@ def _from_folder(task: GlueTask, data: Path, folder: Any, options: Options) -> T
     return _task(task, labelled, unlabelled | _diagnostic(data) if task.name == DIAGNOSED else unlabelled, options)
 
 
-def _diagnostic(data: Path) -> dict[str, TextPairs]:
+def _diagnostic(data: Path) -> dict[str, Texts]:
     """The diagnostic set of a folder, which may lack it."""
     file, folder = find_diagnostic(data), data / DIAGNOSTIC.config
     if file is not None:
@@ -107,32 +104,28 @@ def _from_hub(task: GlueTask, name: str, options: Options) -> Task:
     return _task(task, labelled, unlabelled | more, options)
 
 
-def _task(task: GlueTask, labelled: dict[str, TextPairs], unlabelled: dict[str, TextPairs], options: Options) -> Task:
+def _task(task: GlueTask, labelled: dict[str, Texts], unlabelled: dict[str, Texts], options: Options) -> Task:
     development = labelled[VALIDATION]
     choosing, reported = split(development, max(1, round(len(development) * CHOOSING_SHARE)), SPLIT_SEED)
     parts = {**labelled, VALIDATION: choosing, TEST: reported}
+    for part in (*labelled.values(), *unlabelled.values()):
+        for notice in part.notices:
+            warnings.warn(notice, stacklevel=2)
     sizes = {TRAIN: options.train_size, VALIDATION: options.validation_size}
     made = Task(
         task.name,
-        task.kind(),
+        (TextClassification if task.labels else TextRegression)(task.metrics),
         list(task.labels),
         {name: _at_most(rows, sizes.get(name, options.test_size)) for name, rows in parts.items()},
         task.metrics[0],
         {name: _at_most(rows, options.test_size) for name, rows in unlabelled.items()},
     )
-    check_metrics(made)
+    for name, rows in made.parts.items():
+        if name != TRAIN:
+            made.kind.check_scored(rows, made.label_names)
     return made
 
 
-def _at_most(rows: TextPairs, size: float | None) -> TextPairs:
+def _at_most(rows: Texts, size: float | None) -> Texts:
     count = len(rows) if size is None else round(size * len(rows)) if size < 1 else int(size)
     return rows if count >= len(rows) else split(rows, max(1, count), SPLIT_SEED)[0]
-
-
-def check_metrics(task: Task) -> None:
-    """Raise UserError where a metric is undefined for a part, before anything is trained."""
-    for name, rows in task.parts.items():
-        if name != TRAIN and isinstance(rows, TextPairs) and isinstance(task.kind, PairClassification):
-            labels: Any = rows.labels
-            gold = np.asarray([task.label_names.index(label) for label in labels] if task.label_names else labels)
-            glue_scores(task.kind.metrics, gold, gold, rows.source)

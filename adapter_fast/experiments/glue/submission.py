@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ...common.directories import replace_directory
 from ...common.errors import UserError
-from ...tasks.data.text_pairs import TextPairs
+from ...tasks.data.glue_tasks import DIAGNOSTIC, GLUE, SCORES
+from ...tasks.data.texts import Texts
 from ..grid.task import TRAIN, Task
-from .tasks import DIAGNOSTIC, GLUE, SCORES
 
 Predictions = Mapping[str, str]  # a test row's name to its label, in the test file's order
 
@@ -67,10 +67,10 @@ def majority(task: Task, part: str) -> dict[str, str]:
     appendix B.1), and the paper compares with them.
     """
     train, rows = task.parts[TRAIN], task.unlabelled[part]
-    if not isinstance(train, TextPairs) or not isinstance(rows, TextPairs) or not task.label_names:
+    if not isinstance(train, Texts) or not isinstance(rows, Texts) or not task.label_names:
         raise ValueError(f"task must have classes for a most common one, got {task.name}")
     label = Counter(train.labels).most_common(1)[0][0]
-    return {name: str(label) for name in rows.ids}
+    return {name: str(label) for name in rows.ids or ()}
 
 
 def write_submission(directory: str | Path, predictions: Mapping[str, Predictions]) -> tuple[list[Path], str]:

@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from ...common.markdown import markdown_table
+from ...tasks.data.glue_tasks import GLUE
 from ..grid.cells import Row, Summary, summarize
 from ..grid.result import Result
 from ..grid.task import TEST
 from ..grid.wording import caption, percent, scored, share, times
 from .published import COLUMNS, TABLE, Published
-from .tasks import GLUE
 
 FIXED = 64  # the one size of Table 1's last row
 FULL_EPOCHS = 3  # BERT's; section 4.1

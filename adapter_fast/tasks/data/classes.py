@@ -38,7 +38,15 @@ class Classes:
         """
         self._check_truth()
         self._check_integers()
-        return [*self._same(), *self._alike()]
+        return [*self._same(), *self._alike(), *self._numbers()]
+
+    def _numbers(self) -> list[str]:
+        """A note where all classes are numbers, and not all of them whole."""
+        part = next((name for name in self.written if "." in name), None)
+        if part is None or not all(map(_NUMBER.fullmatch, self.written)):
+            return []
+        said = f"the labels are numbers, as {part}, and taken for {len(self.written)} classes"
+        return [f"{self.path}, line {self.line(part)}: {said}: --kind text-regression predicts numbers"]
 
     def _check_truth(self) -> None:
         truth = [name for name in self.written if name.casefold() in TRUTH]

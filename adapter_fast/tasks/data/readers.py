@@ -3,58 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...common.errors import UserError
 from .classes import Classes
 from .decode import check_suffix, class_name, json_label, json_lines, json_text, read_text
-from .rows import Rows
 from .tables import DELIMITERS, read_table
+from .texts import Texts
 
 SUFFIXES = (*DELIMITERS, ".jsonl")
 
 
-@dataclass(frozen=True)
-class Examples(Rows):
-    """Texts with their labels."""
-
-    texts: list[str]
-    labels: list[str]
-
-    def strata(self) -> list[str]:
-        """The labels."""
-        return self.labels
-
-
-def read_examples(path: str | Path, text_column: str = "text", label_column: str = "label") -> Examples:
+def read_examples(
+    path: str | Path, text_columns: Sequence[str] = ("text",), label_column: str = "label", numbers: bool = False
+) -> Texts:
     """Read a .csv, .tsv or .jsonl file; an empty text is an example, an empty label is an error.
 
     Labels that are whole numbers name one class however they are written, 0 or 0.0, and "0" in JSON. What else may be
     one class in two spellings is among the notices, or refused.
+
+    Args:
+        text_columns: one, or two for pairs of texts.
+        numbers: labels are numbers, not classes.
     """
     path = Path(path)
     suffix = check_suffix(path, SUFFIXES, "data files")
-    content = read_text(path, f"the columns {text_column!r} and {label_column!r}")
+    columns = (*text_columns, label_column)
+    content = read_text(path, f"the columns {', '.join(map(repr, columns))}")
     notices: list[str] = []
     if suffix == ".jsonl":
-        rows = _json_rows(path, content, text_column, label_column)
+        rows = _json_rows(path, content, columns, numbers)
     else:
-        table, notices = read_table(path, content, (text_column, label_column))
-        rows = ((line, text, label.strip(), class_name(label)) for line, (text, label) in table)
+        table, notices = read_table(path, content, columns)
+        rows = ((line, cells[:-1], cells[-1].strip(), class_name(cells[-1])) for line, cells in table)
     texts, labels, classes = [], [], Classes(path)
-    for line, text, written, label in rows:
+    for line, cells, written, label in rows:
         if not label:
             raise UserError(f"{path}, line {line}: the label is empty")
-        texts.append(text)
-        labels.append(classes.add(line, written, label))
+        texts.append(cells)
+        labels.append(_number(path, line, label) if numbers else classes.add(line, written, label))
     if not texts:
         raise UserError(f"{path} has no examples: expected at least one row below the header")
-    return Examples(str(path), texts, labels, notices=(*notices, *classes.check()))
+    seconds = [cells[1] for cells in texts] if len(text_columns) == 2 else None
+    notices = notices if numbers else [*notices, *classes.check()]
+    return Texts(str(path), [cells[0] for cells in texts], labels, seconds, notices=tuple(notices))  # type: ignore[arg-type]
 
 
-def _json_rows(path: Path, content: str, text_column: str, label_column: str) -> Iterator[tuple[int, str, str, str]]:
-    for line, row in json_lines(path, content, (text_column, label_column)):
-        text, label = json_text(path, line, text_column, row[text_column]), row[label_column]
-        yield line, text, json.dumps(label), json_label(path, line, label_column, label)
+def _number(path: Path, line: int, label: str) -> float:
+    try:
+        value = float(label)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{path}, line {line}: the label must be a number, got {label!r}")
+    return value
+
+
+def _json_rows(
+    path: Path, content: str, columns: Sequence[str], numbers: bool
+) -> Iterator[tuple[int, list[str], str, str]]:
+    *texts, label_column = columns
+    for line, row in json_lines(path, content, tuple(columns)):
+        cells, label = [json_text(path, line, column, row[column]) for column in texts], row[label_column]
+        plain = numbers and isinstance(label, (int, float)) and not isinstance(label, bool)
+        yield line, cells, json.dumps(label), str(label) if plain else json_label(path, line, label_column, label)

@@ -42,9 +42,9 @@ class Rows:
         return False
 
     def digest(self) -> str:
-        """16 hex digits over all fields of the rows but `source`: where they come from does not count."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return digest({name: value for name, value in values.items() if name != "source"})
+        """16 hex digits over what the rows have but `source`: where they come from does not count."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "source"}
+        return digest({name: value for name, value in values.items() if value is not None})
 
     def _columns(self) -> dict[str, list[Any]]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}

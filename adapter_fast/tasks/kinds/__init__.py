@@ -2,6 +2,7 @@
 
 KINDS = {  # by name, the file and the class; which data is for which, find.py tells
     "text-classification": ("text", "TextClassification"),
+    "text-regression": ("text", "TextRegression"),
     "token-classification": ("tokens", "TokenClassification"),
     "question-answering": ("answers", "QuestionAnswering"),
     "language-modelling": ("language", "LanguageModelling"),

@@ -24,6 +24,7 @@ class Kind:
     needs_fast: ClassVar[bool] = False  # whether the tokenizer must tell where its tokens were in the text
     trains_head: ClassVar[bool] = True  # whether the model's head is the task's own
     reads_text: ClassVar[bool] = True
+    takes_pairs: ClassVar[bool] = False  # whether --text-column may be given twice
     skips_bad: ClassVar[bool] = False  # whether bad examples can be left out and counted
     head_config: ClassVar[dict[str, Any]] = {}  # of the model's configuration, where labels do not say it all
 
@@ -34,6 +35,15 @@ class Kind:
     def labels(self, rows: Rows) -> list[str] | None:
         """Every label, as often as it occurs; None for a kind without classes."""
         return None
+
+    def for_metric(self, metric: str | None, classes: int) -> Kind:
+        """The kind that goes by another metric."""
+        if metric is not None:
+            raise UserError(f"metric {metric!r}: it can be chosen where texts are classified or given numbers")
+        return self
+
+    def check_scored(self, rows: Any, label_names: list[str]) -> None:
+        """UserError where the rows' labels leave a metric undefined."""
 
     def for_model(self, config: Any) -> Kind:
         """The kind itself, or its form for a model of this configuration; UserError where there is none."""

@@ -11,6 +11,8 @@ from ..data import questions as squad
 from ..data import readers, sentences, tables
 from ..data.corpora import CORPORA
 from ..data.decode import json_lines, read_text
+from ..data.glue_files import recognise
+from ..data.glue_tasks import GlueTask
 from . import KINDS
 from .settings import Settings
 
@@ -31,6 +33,17 @@ def load_kind(name: str) -> Kind:
     return getattr(import_module(f".{module}", __package__), kind)()
 
 
+def glue_layout(settings: Settings) -> GlueTask | None:
+    """The GLUE task whose file the task is, by its head, where neither columns nor a kind were asked for."""
+    usual = Settings(model="", task="")
+    if settings.kind is not None or (settings.text_columns, settings.label_column) != (
+        usual.text_columns,
+        usual.label_column,
+    ):
+        return None
+    return recognise(Path(settings.task))
+
+
 def kind_name(settings: Settings) -> str:
     """The kind that was asked for, or the one that the task's data is plainly for.
 
@@ -42,6 +55,9 @@ def kind_name(settings: Settings) -> str:
         return settings.kind
     if settings.task in CORPORA:
         return "text-classification"
+    layout = glue_layout(settings)
+    if layout is not None:
+        return "text-classification" if layout.labels else "text-regression"
     if suffix == ".jsonl":
         return _by_fields(path, settings)
     if suffix in BY_SUFFIX:
@@ -60,4 +76,4 @@ def _by_fields(path: Path, settings: Settings) -> str:
         fields = set()  # what is wrong with it, the reader says
     if fields >= {sentences.TOKENS, sentences.TAGS}:
         return "token-classification"
-    return "language-modelling" if fields == {settings.text_column} else "text-classification"
+    return "language-modelling" if fields == {settings.text_columns[0]} else "text-classification"

@@ -65,4 +65,5 @@ class ImageClassification(Kind):
 
     def score(self, predictions: np.ndarray, encoded: Encoded) -> dict[str, float]:
         """Accuracy and macro F1."""
-        return score_labels(predictions, np.asarray(encoded.columns["labels"]))
+        gold = np.asarray(encoded.columns["labels"])
+        return score_labels(("accuracy", "macro_f1"), gold, predictions.argmax(axis=-1), encoded.rows.source)

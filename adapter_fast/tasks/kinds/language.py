@@ -34,7 +34,7 @@ class LanguageModelling(Kind):
 
     def read(self, path: str, settings: Settings) -> Documents:
         """A .txt or .jsonl file."""
-        return read_documents(path, settings.text_column)
+        return read_documents(path, settings.text_columns[0])
 
     def for_model(self, config: Any) -> Kind:
         """Masked where transformers has the model so and it is an encoder, else causal."""

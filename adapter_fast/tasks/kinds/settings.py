@@ -36,7 +36,7 @@ class Settings:
     test_size: float | None = None
     validation_file: str | None = None
     test_file: str | None = None
-    text_column: str = "text"
+    text_columns: tuple[str, ...] = ("text",)
     label_column: str = "label"
     precision: str = "auto"
     seed: int = 0
@@ -49,6 +49,7 @@ class Settings:
     gradient_checkpointing: bool = False
     report_to: str = "none"
     skip_bad: bool = False
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         choices = (("method", METHODS), ("precision", PRECISIONS), ("placement", PLACEMENTS), ("kind", (*KINDS, None)))
@@ -61,6 +62,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}")
+        if not 1 <= len(self.text_columns) <= 2:
+            raise UserError(f"text_column must be given once, or twice for pairs, got {len(self.text_columns)}")
         if self.stride is not None and self.stride < 0:
             raise UserError(f"stride must be at least 0, got {self.stride}")
         for name in ("train_size", "validation_size", "test_size"):
@@ -96,6 +99,9 @@ def read_settings(record: dict[str, Any], where: str) -> Settings:
         UserError: a setting that this version does not know, no model or task, or a value out of range.
     """
     known = {field.name: field for field in fields(Settings)}
+    if "text_column" in record:  # of an earlier version
+        record = {"text_columns": [record["text_column"]], **record}
+        del record["text_column"]
     unknown = sorted(record.keys() - known.keys())
     if unknown:
         raise UserError(
@@ -106,7 +112,7 @@ def read_settings(record: dict[str, Any], where: str) -> Settings:
     if lacking:
         raise UserError(f"{where} is no run's record: it lacks {', '.join(lacking)}")
     try:
-        return Settings(**record)
+        return Settings(**{**record, "text_columns": tuple(record.get("text_columns", ("text",)))})
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {error}") from None
 

@@ -44,7 +44,7 @@ class TokenClassification(Kind):
 
     def read(self, path: str, settings: Settings) -> Sentences:
         """A .jsonl file or a CoNLL-style one, whose columns --text-column and --label-column may say by number."""
-        columns = (settings.text_column, settings.label_column)
+        columns = (settings.text_columns[0], settings.label_column)
         return read_sentences(path, *(int(column) if column.isdecimal() else None for column in columns))
 
     def labels(self, rows: Any) -> list[str]:

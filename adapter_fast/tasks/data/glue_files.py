@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ...common.errors import UserError
-from ...tasks.data.decode import read_text
-from ...tasks.data.text_pairs import TextPairs
-from .tasks import DIAGNOSTIC, SCORES, GlueTask, plain_name
+from .decode import read_text
+from .glue_tasks import DIAGNOSTIC, GLUE, SCORES, GlueTask, plain_name
+from .texts import Texts
 
 DIAGNOSTIC_FOLDERS = ("diagnostic", "ax")
 DIAGNOSTIC_FILES = ("diagnostic.tsv", "AX.tsv", "test.tsv")
@@ -33,22 +33,27 @@ def _folder(data: Path, names: tuple[str, ...]) -> Path | None:
     return next((path for path in folders if plain_name(path.name) in names), None)
 
 
-def read_parts(task: GlueTask, folder: Path) -> tuple[dict[str, TextPairs], dict[str, TextPairs]]:
-    """The labelled and the unlabelled parts of a task's folder; UserError on a file that is missing or is no such."""
-    labelled = {name: read_part(task, folder / part.file, labelled=True) for name, part in task.labelled.items()}
-    unlabelled = {name: read_part(task, folder / part.file, labelled=False) for name, part in task.unlabelled.items()}
-    return labelled, unlabelled
+def recognise(path: Path) -> GlueTask | None:
+    """The task whose labelled .tsv file this is, by its first two lines; None for another file."""
+    if path.suffix.lower() != ".tsv":
+        return None
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            header, row = (file.readline().rstrip("\r\n").split("\t") for _ in range(2))
+    except (OSError, UnicodeDecodeError):
+        return None  # the reader says what is wrong
+    return next((task for task in GLUE.values() if task.is_head(header, row)), None)
 
 
-def read_diagnostic(path: Path) -> TextPairs:
+def read_diagnostic(path: Path) -> Texts:
     """The diagnostic set's rows."""
     return read_part(DIAGNOSTIC, path, labelled=False)
 
 
-def read_part(task: GlueTask, path: Path, labelled: bool) -> TextPairs:
+def read_part(task: GlueTask, path: Path, labelled: bool) -> Texts:
     """One file. Rows of labelled files that have no names are called by their number, from 0.
 
-    Warns of rows that were left out, with their number: QQP's, as the task says.
+    Rows that were left out are among the notices, with their number: QQP's, as the task says.
 
     Raises:
         UserError: naming file and line: no such file, not UTF-8, empty, a column missing in the header, another number
@@ -86,9 +91,9 @@ def read_part(task: GlueTask, path: Path, labelled: bool) -> TextPairs:
             _check_label(task, f"{path}, line {line}", row[label])
     if not ids:
         raise UserError(f"{path} has no examples: expected rows of {', '.join(header)}")
-    if skipped:
-        warnings.warn(f"{path}: {skipped} rows have too few columns and are left out", stacklevel=2)
-    return make_pairs(task, str(path), list(ids), columns, labels if labelled else None)
+    rows_read = make_pairs(task, str(path), list(ids), columns, labels if labelled else None)
+    said = (f"{path}: {skipped} rows have too few columns and are left out",) if skipped else ()
+    return replace(rows_read, notices=said)
 
 
 def _table(task: GlueTask, path: Path, labelled: bool) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -115,9 +120,7 @@ def _check_label(task: GlueTask, where: str, label: str) -> None:
         raise UserError(f"{where}: {task.label} must be a number from {low:g} to {high:g}, got {label!r}")
 
 
-def make_pairs(
-    task: GlueTask, source: str, ids: list[str], texts: list[list[str]], labels: list[str] | None
-) -> TextPairs:
+def make_pairs(task: GlueTask, source: str, ids: list[str], texts: list[list[str]], labels: list[str] | None) -> Texts:
     """The rows, with scores as numbers where the task has no classes."""
     values = [float(label) for label in labels] if labels is not None and not task.labels else labels
-    return TextPairs(source, ids, texts[0], texts[1] if len(texts) == 2 else None, values)
+    return Texts(source, texts[0], values, texts[1] if len(texts) == 2 else None, ids)

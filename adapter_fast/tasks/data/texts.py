@@ -8,18 +8,19 @@ from .rows import Rows
 
 
 @dataclass(frozen=True)
-class TextPairs(Rows):
+class Texts(Rows):
     """Single texts, or pairs of them; a leaderboard's test part has no labels.
 
     Attributes:
-        seconds: the texts' partners; None for a task of single texts.
         labels: class names, or for regression numbers; None for a part without.
+        seconds: the texts' partners; None for a task of single texts.
+        ids: the rows' names, where they have any.
     """
 
-    ids: list[str]
-    firsts: list[str]
-    seconds: list[str] | None = None
+    texts: list[str]
     labels: list[str] | list[float] | None = None
+    seconds: list[str] | None = None
+    ids: list[str] | None = None
 
     def strata(self) -> list[str] | None:
         """The labels, where they are classes."""

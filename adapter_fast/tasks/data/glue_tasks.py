@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
-
-from ...tasks.kinds.pairs import PairClassification, PairRegression
 
 SCORES = (0.0, 5.0)  # the range of STS-B's labels
 
@@ -50,9 +48,21 @@ class GlueTask:
     )
     unlabelled: Mapping[str, Part] = field(default_factory=lambda: {"test": Part("test.tsv", "test")})
 
-    def kind(self) -> PairClassification:
-        """How rows are encoded and scored."""
-        return (PairClassification if self.labels else PairRegression)(self.metrics)
+    def is_head(self, header: Sequence[str], row: Sequence[str]) -> bool:
+        """Whether a labelled file of this task begins with such a line, and this one below it (without a head, these
+        two rows)."""
+        if self.header:
+            return len(header) == len(self.header) and header[1] in self.labels and header[2] in ("", "*")
+        named = bool({"index", "id", "#1 ID"} & set(header)) or len(header) == 2
+        if not named or not {*self.texts, self.label} <= set(header) or len(row) != len(header):
+            return False
+        label = row[header.index(self.label)]
+        return label in self.labels if self.labels else label.replace(".", "", 1).isdecimal()
+
+    def rules(self) -> str:
+        """How its files are read, in words."""
+        texts = " and ".join(map(repr, self.texts)) + (" as a pair" if len(self.texts) == 2 else "")
+        return f"by GLUE's rules for {self.name}: {texts}, label {self.label!r}, metric {self.metrics[0]}"
 
 
 SENTENCES = ("sentence1", "sentence2")

@@ -1,0 +1,206 @@
+"""tune on what GLUE's tasks are made of: pairs, numbers, a metric of choice, and GLUE's files by their heads."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from glue_files import LABELS, TASKS, write_glue
+from tiny_task import write_model
+
+from adapter_fast.cli import main
+from adapter_fast.common.errors import UserError
+from adapter_fast.experiments.glue.load_tasks import read_glue
+from adapter_fast.experiments.grid.options import Options
+from adapter_fast.tasks.data.glue_files import recognise
+from adapter_fast.tasks.kinds.settings import Settings, differences, read_settings
+from adapter_fast.tasks.kinds.text import TextClassification, TextRegression
+from adapter_fast.tasks.models import load_model
+from adapter_fast.tasks.reload import score_saved
+from adapter_fast.tasks.splits import load_task
+from adapter_fast.tasks.tuning import tune
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*too few columns")  # QQP's, on purpose
+METRIC = {"CoLA": "matthews", "MRPC": "f1", "QQP": "f1", "STS-B": "spearman"}
+PAIRS = [("one two", "three", "yes"), ('a "b', "c", "no"), ("", "d e", "yes"), ("f", "", "no")] * 6
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_model(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_glue(tmp_path_factory.mktemp("glue"), rows=24)
+
+
+def write_pairs(path: Path, labels: list | None = None) -> Path:
+    """PAIRS as a table or as JSON Lines, by the ending, with other labels if given."""
+    rows = [[first, second, label] for (first, second, _), label in zip(PAIRS, labels or [row[2] for row in PAIRS])]
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(dict(zip("qsl", row))) + "\n" for row in rows))
+    elif path.suffix == ".tsv":
+        path.write_text("".join("\t".join(map(str, row)) + "\n" for row in [list("qsl"), *rows]))
+    else:
+        quoted = [[f'"{cell}"'.replace('a "b', 'a ""b') for cell in map(str, row)] for row in rows]
+        path.write_text("".join(",".join(row) + "\n" for row in [list("qsl"), *quoted]))
+    return path
+
+
+def settings_of(path: Path, model: str = "m", **changes: object) -> Settings:
+    values = {"model": model, "task": str(path), "text_columns": ("q", "s"), "label_column": "l", "method": "head"}
+    return Settings(**{**values, "bottleneck": 4, "epochs": 1, "batch_size": 8, "max_length": 16, **changes})
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_two_columns_are_pairs_in_every_format(ending: str, tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / f"a.{ending}")
+    data = load_task(settings_of(path, test_size=8))
+    rows = [*zip(data.train.texts, data.train.seconds, data.train.labels)]
+    rows += [*zip(data.test.texts, data.test.seconds, data.test.labels)]
+    assert sorted(rows) == sorted(PAIRS) and isinstance(data.kind, TextClassification)
+    turned = load_task(settings_of(path, text_columns=("s", "q"), test_size=8))
+    assert sorted(zip(turned.train.seconds, turned.train.texts)) == sorted(zip(data.train.texts, data.train.seconds))
+    alone = load_task(settings_of(path, text_columns=("s",), test_size=8))
+    assert alone.train.seconds is None
+
+
+def test_a_pair_reaches_the_model_with_token_types_and_comes_back_from_disk(model: str, tmp_path: Path) -> None:
+    settings = settings_of(write_pairs(tmp_path / "a.csv"), model, method="fused", validation_size=6)
+    outcome = tune(settings, tmp_path / "run", report=lambda event: None)
+    data = load_task(settings)
+    loaded = load_model(model, data.kind, data.label_names)
+    encoded = loaded.kind.encode(data.test, loaded.processor, data.label_names, settings)
+    assert {kind for row in encoded.columns["token_type_ids"] for kind in row} == {0, 1}
+    scores, logits = score_saved(tmp_path / "run", report=lambda event: None)
+    assert scores == outcome.results["metrics"] and np.array_equal(logits, outcome.logits)
+
+
+def test_numbers_are_predicted_where_they_are_asked_for(model: str, tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "a.jsonl", [0.5 * (i % 7) for i in range(24)])
+    settings = settings_of(path, model, kind="text-regression", method="fused", validation_size=6)
+    outcome = tune(settings, tmp_path / "run", report=lambda event: None)
+    assert outcome.logits.shape == (5, 1) and list(outcome.results["metrics"]) == ["spearman", "pearson"]
+    assert outcome.results["label_names"] == [] and len(outcome.results["validation"]) == 1
+    scores, logits = score_saved(tmp_path / "run", report=lambda event: None)
+    assert scores == outcome.results["metrics"] and np.array_equal(logits, outcome.logits)
+    changed = settings_of(path, kind="text-regression", metric="pearson")
+    assert load_task(changed).kind.metrics == ("pearson", "spearman")
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("high", r"a\.tsv, line 4: the label must be a number, got 'high'"),
+        ("nan", r"a\.tsv, line 4: the label must be a number, got 'nan'"),
+        ("inf", r"a\.tsv, line 4: the label must be a number, got 'inf'"),
+        ("", r"a\.tsv, line 4: the label is empty"),
+    ],
+)
+def test_a_label_that_is_no_number(label: str, message: str, tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "a.tsv", [1, 2.5, label, *range(21)])
+    with pytest.raises(UserError, match=message):
+        load_task(settings_of(path, kind="text-regression"))
+
+
+def test_numbers_that_are_taken_for_classes_are_told(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "a.csv", [1.5, 2, 3, 2] * 6)
+    (notice,) = load_task(settings_of(path, test_size=8)).notices
+    said = "the labels are numbers, as 1.5, and taken for 3 classes: --kind text-regression predicts numbers"
+    assert notice == f"{path}, line 2: {said}"
+    whole = write_pairs(tmp_path / "b.csv", [1, 2, 3, 2] * 6)
+    assert load_task(settings_of(whole, test_size=8)).notices == []
+
+
+def test_a_part_whose_labels_are_equal_has_no_correlation(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "a.csv", [2.5] * 24)
+    with pytest.raises(UserError, match=r"a\.csv: Spearman correlation is undefined, since all of its 5 labels are"):
+        load_task(settings_of(path, kind="text-regression"))
+
+
+def test_the_metric_of_choice_comes_first(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "a.csv")
+    for metric in ("accuracy", "macro_f1", "f1", "matthews"):
+        kind = load_task(settings_of(path, metric=metric)).kind
+        assert kind.metrics[0] == metric and {"accuracy", "macro_f1"} <= set(kind.metrics)
+    three = write_pairs(tmp_path / "b.csv", ["a", "b", "c"] * 8)
+    for where, changes, message in (
+        (three, {"metric": "f1"}, "metric must be one of accuracy, macro_f1, matthews for this task, got 'f1'"),
+        (path, {"metric": "pearson"}, "metric must be one of accuracy, macro_f1, f1, matthews for this task"),
+        (path, {"text_columns": ("q", "s", "q")}, "text_column must be given once, or twice for pairs, got 3"),
+        (path, {"text_columns": ("q", "x")}, r"has no column 'x': its columns are q, s, l"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_task(settings_of(where, **changes))
+    (tmp_path / "a.txt").write_text("some words\n" * 9)
+    with pytest.raises(UserError, match="metric 'f1': it can be chosen where texts are classified or given numbers"):
+        load_task(Settings("m", str(tmp_path / "a.txt"), metric="f1"))
+    with pytest.raises(UserError, match=r"text_column was given twice: .*a\.txt is for language-modelling, which"):
+        load_task(Settings("m", str(tmp_path / "a.txt"), text_columns=("a", "b")))
+
+
+# GLUE's own files
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_glues_files_are_read_by_their_heads_as_experiments_read_them(task: str, glue: Path) -> None:
+    dev = "dev_matched.tsv" if task == "MNLI" else "dev.tsv"
+    settings = Settings("m", str(glue / task / "train.tsv"), test_file=str(glue / task / dev), validation_size=6)
+    data = load_task(settings)
+    (theirs,) = read_glue(glue, Options(tasks=(task,)))
+    train = theirs.parts["train"]
+    assert type(data.kind) is type(theirs.kind) is (TextRegression if task == "STS-B" else TextClassification)
+    assert data.kind.metrics == theirs.kind.metrics and data.kind.metrics[0] == METRIC.get(task, "accuracy")
+    assert data.label_names == theirs.label_names == list(LABELS.get(task, ()))
+    ours = [*zip(data.train.texts, data.train.seconds or data.train.texts, data.train.labels)]
+    ours += [*zip(data.validation.texts, data.validation.seconds or data.validation.texts, data.validation.labels)]
+    assert sorted(ours) == sorted(zip(train.texts, train.seconds or train.texts, train.labels))
+    rest = len(theirs.parts["validation"]) + len(theirs.parts["test"])
+    assert len(data.test) == rest and (data.test.seconds is None) == (task in ("CoLA", "SST-2"))
+    shown = {"CoLA": "'sentence', label 'label', metric matthews", "MRPC": "'#1 String' and '#2 String' as a pair"}
+    said = f"{glue / task / 'train.tsv'} is read by GLUE's rules for {task}: "
+    assert data.notices[0].startswith(said + shown.get(task, ""))
+    assert recognise(glue / task / "test.tsv") is None, "without labels it is no file to train on"
+
+
+def test_what_only_looks_like_glues_is_read_as_any_table(glue: Path, tmp_path: Path) -> None:
+    for name, content in (
+        ("labels.tsv", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tmaybe\n"),
+        ("columns.tsv", "sentence\tlabel\tmore\nx\t1\ty\n"),
+        ("text.tsv", "text\tlabel\nx\t1\n"),
+        ("four.tsv", "a\t1\tb\tc\n"),
+        ("empty.tsv", ""),
+        ("latin.tsv", "caf\xe9\t1\n"),
+        ("mrpc.csv", "Quality,#1 ID,#2 ID,#1 String,#2 String\n1,1,2,a,b\n"),
+    ):
+        (tmp_path / name).write_bytes(content.encode("latin-1"))
+        assert recognise(tmp_path / name) is None, name
+    assert recognise(tmp_path / "gone.tsv") is None
+    asked = Settings("m", str(glue / "RTE/train.tsv"), text_columns=("sentence2",), test_size=6)
+    data = load_task(asked)
+    assert data.train.seconds is None and data.kind.metrics == ("accuracy", "macro_f1")
+    with pytest.raises(UserError, match="has no column 'text'"):
+        load_task(Settings("m", str(glue / "RTE/train.tsv"), kind="text-classification"))
+
+
+def test_the_command_on_glues_files(glue: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for task, score in (("MRPC", "f1"), ("STS-B", "spearman")):
+        files = ["--task", str(glue / task / "train.tsv"), "--test", str(glue / task / "dev.tsv")]
+        more = ["--epochs", "1", "--max-length", "16", "--bottleneck", "4", "--output", str(tmp_path / task)]
+        assert main(["tune", "--model", model, *files, *more]) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert f"by GLUE's rules for {task}" in out and f"{score} " in out
+        results = json.loads((tmp_path / task / "results.json").read_text())
+        assert next(iter(results["metrics"])) == score and math.isfinite(results["metrics"][score])
+
+
+def test_settings_of_an_earlier_version_name_one_column() -> None:
+    now = Settings("m", "a.csv", text_columns=("body",))
+    record = now.to_dict()
+    assert differences(now, read_settings(json.loads(json.dumps(record)), "run.json")) == []
+    del record["text_columns"], record["metric"]
+    assert read_settings({**record, "text_column": "body"}, "run.json") == now
