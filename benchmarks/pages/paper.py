@@ -1,4 +1,7 @@
-"""The paper's experiments among the results: results/<device>/paper/<experiment>.json, their tables and pictures."""
+"""The paper's experiments among the results: results/<device>/paper/<experiment>.json, their tables and pictures.
+
+Scores do not depend on the processor: what CPUs ran is one device, cpu, and a grid may go on on another machine.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class Kept:
 
 
 def copy_experiments(directory: Path, results: Path) -> list[Path]:
-    """Copy DIRECTORY/<experiment>/results.json of every experiment there to <results>/<device>/paper/; the files.
+    """Copy DIRECTORY/<experiment>/results.json of every experiment there to <results>/<GPU or cpu>/paper/; the files.
 
     Raises:
         ResultsError: a file is no experiment's results, or there is none; nothing is written then.
@@ -53,8 +56,9 @@ def copy_experiments(directory: Path, results: Path) -> list[Path]:
     found = {name: directory / name / RESULTS for name in NAMES if (directory / name / RESULTS).is_file()}
     if not found:
         raise ResultsError(f"{directory}: expected {RESULTS} in folders of the names {', '.join(NAMES)}, got none")
-    origin = {name: provenance("cuda" if torch.cuda.is_available() else "cpu")[name] for name in ORIGIN}
-    folder = results / slug(origin["device"]) / FOLDER
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    origin = {name: provenance(kind)[name] for name in ORIGIN}
+    folder = results / (slug(origin["device"]) if kind == "cuda" else kind) / FOLDER
     texts = {folder / f"{name}.json": _text(origin, _read(path, name)) for name, path in found.items()}
     return [write_whole(path, text) for path, text in texts.items()]
 
@@ -81,6 +85,9 @@ def _read(path: Path, name: str) -> Result:
 
 def _text(origin: dict[str, str], result: Result) -> str:
     """As an experiment writes it and with its origin, a row a line."""
+    processors = sorted({row["processor"] for row in result.rows if "processor" in row})
+    if processors and not torch.cuda.is_available():
+        origin = {**origin, "device": " and ".join(processors)}
     head = json.dumps(origin | result.head(), indent=1)
     rows = ",\n  ".join(json.dumps(row, allow_nan=False) for row in result.rows)
     return f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n'

@@ -24,7 +24,7 @@ from adapter_fast.experiments.figures.ablation_figures import init_figure, spans
 from adapter_fast.experiments.figures.tradeoff_figures import percentiles_figure, tasks_figure
 from adapter_fast.experiments.find import find_experiment
 from adapter_fast.experiments.glue.published import COLUMNS, TABLE
-from adapter_fast.measure.machine import device_name, slug
+from adapter_fast.measure.machine import device_name
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/paper.md").read_text("utf-8")
@@ -236,7 +236,7 @@ def write_checkout(root):
     return root
 
 
-FOLDER = f"benchmarks/results/{slug(device_name('cpu'))}/paper"
+FOLDER = "benchmarks/results/cpu/paper"
 
 
 def test_report_keeps_results_and_writes_both_pages(reported, capsys):
