@@ -9,7 +9,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.markdown import markdown_table
-from ..tasks.data.questions import Questions, read_questions
+from ..tasks.data.questions import Questions, read_articles, read_questions
 from ..tasks.data.questions_hub import read_hub_questions
 from ..tasks.kinds.find import load_kind
 from ..tasks.splits import split
@@ -55,35 +55,61 @@ QUICK = replace(
 PAPER_F1 = {("adapters", 2): 89.9, ("adapters", 64): 90.4, ("full", None): 90.7}  # section 3.5, SQuAD's development set
 FILES = {TRAIN: "train-v1.1.json", VALIDATION: "dev-v1.1.json"}
 DOCS = Path(__file__).parent / "docs_questions"  # over this project's own documentation, in SQuAD's format
+COLUMNS = ("ids", "questions", "contexts", "answers")
+SPLITS = 3  # of a single file
 PART_SEED = 0  # parts stay the same over the runs' seeds
 ORDER = ("adapters", "top", "full")
 
 
 def read_tasks(options: Options) -> list[Task]:
-    """One task; without --data the questions over this project's documentation.
+    """The task; without --data the questions over this project's documentation.
 
     --data is a folder with train-v1.1.json and dev-v1.1.json, these files one after the other, or a data set's name for
-    `datasets`, as rajpurkar/squad (or the folder of its parquet files).
+    `datasets`, as rajpurkar/squad (or the folder of its parquet files). One file alone, such as XQuAD's, is cut by
+    article in three ways, which are three tasks.
     """
-    name, parts = _read(options.data or (str(DOCS),))
     if options.test_size:
         raise UserError("--test-size: SQuAD's test part is not public, scores are those of its development part")
-    both = set(parts[TRAIN].ids) & set(parts[VALIDATION].ids)
-    if both:
-        raise UserError(f"{parts[VALIDATION].source}: the question {min(both)!r} is in {parts[TRAIN].source} too")
     sizes = {TRAIN: options.train_size, VALIDATION: options.validation_size}
-    kept = {part: _cut(rows, sizes[part]) for part, rows in parts.items()}
-    return [Task(name, load_kind("question-answering"), [], kept, "f1")]
+    tasks = []
+    for name, parts in _read(options.data or (str(DOCS),)):
+        both = set(parts[TRAIN].ids) & set(parts[VALIDATION].ids)
+        if both:
+            raise UserError(f"{parts[VALIDATION].source}: the question {min(both)!r} is in {parts[TRAIN].source} too")
+        kept = {part: _cut(rows, sizes[part]) for part, rows in parts.items()}
+        tasks.append(Task(name, load_kind("question-answering"), [], kept, "f1"))
+    options.check_tasks([task.name for task in tasks])
+    return tasks
 
 
-def _read(data: tuple[str, ...]) -> tuple[str, dict[str, Questions]]:
+def _read(data: tuple[str, ...]) -> list[tuple[str, dict[str, Questions]]]:
     path = Path(data[0])
+    if len(data) == 1 and path.is_file():
+        return [(f"{path.stem}, split {seed + 1}", _cut_articles(path, seed)) for seed in range(SPLITS)]
+    return [_read_parts(data, path)]
+
+
+def _cut_articles(path: Path, seed: int) -> dict[str, Questions]:
+    """Three quarters of the articles to train on and the others to be scored, each in the file's order."""
+    from sklearn.model_selection import train_test_split
+
+    articles = read_articles(path)
+    if len(articles) < 4:
+        raise UserError(f"--data {path} has {len(articles)} articles: expected 4 or more to cut, or a second file")
+    chosen = train_test_split(range(len(articles)), test_size=0.25, random_state=seed)
+    return {part: _joined([articles[i] for i in sorted(own)]) for part, own in zip(FILES, chosen)}
+
+
+def _joined(articles: list[Questions]) -> Questions:
+    columns = [[row for own in articles for row in getattr(own, name)] for name in COLUMNS]
+    return Questions(articles[0].source, *columns, notices=articles[0].notices)
+
+
+def _read_parts(data: tuple[str, ...], path: Path) -> tuple[str, dict[str, Questions]]:
     if len(data) > 2:
         raise UserError(f"--data was given {len(data)} times: expected a folder, two files, or a name for datasets")
     if len(data) == 2:
         return path.stem, dict(zip(FILES, map(read_questions, data)))
-    if path.is_file():
-        raise UserError(f"--data {path}: expected the development file too, as --data {FILES[VALIDATION]}")
     if not path.exists() and (path.is_absolute() or path.suffix == ".json" or len(path.parts) > 2):
         raise UserError(f"--data {path}: no such file or folder, nor the name of a data set as rajpurkar/squad")
     if path.is_dir() and not any(path.rglob("*.parquet")):
@@ -104,15 +130,22 @@ def _cut(rows: Questions, size: float | None) -> Questions:
 def plan(lab: Lab, tasks: Sequence[Task], options: Options, rows: Mapping[str, Row]) -> Sequence[Job]:
     """Adapters and top layers in each of their sizes, and full fine-tuning."""
     own = FINE_TUNING_EPOCHS if options.epochs == PAPER.epochs else options.epochs
-    (task,) = tasks
-    tuned = [*top_cells(lab, task, options), cell(lab, task, options, "full")]
-    cells: list[Cell] = [*adapter_cells(lab, task, options), *(replace(made, epochs=own) for made in tuned)]
+    cells: list[Cell] = []
+    for task in tasks:
+        tuned = [*top_cells(lab, task, options), cell(lab, task, options, "full")]
+        cells += [*adapter_cells(lab, task, options), *(replace(made, epochs=own) for made in tuned)]
     return plan_cells(cells, rows)
 
 
 def points(rows: Sequence[Row]) -> list[Summary]:
-    """A summary for each method and size, in the order of the table."""
-    return sorted(summarize(rows), key=lambda own: (ORDER.index(own["method"]), own["bottleneck"] or own["top"] or 0))
+    """A summary for each method and size, over all splits and seeds, in the order of the table."""
+    found: dict[tuple[int, int], list[Summary]] = {}
+    for own in summarize(rows):
+        found.setdefault((ORDER.index(own["method"]), own["bottleneck"] or own["top"] or 0), []).append(own)
+    return [
+        Summary([row for own in found[place] for row in own.rows], max(own.tried for own in found[place]))
+        for place in sorted(found)
+    ]
 
 
 def table(result: Result) -> str:
@@ -129,16 +162,18 @@ def table(result: Result) -> str:
                 f"{summary['trained']:,} ({share(summary['trained'] / summary['base_parameters'])})",
                 scored(summary, VALIDATION, "exact_match"),
                 scored(summary, VALIDATION, "f1"),
-                f"{summary['lr']:g}, {summary['epochs']}",
+                "; ".join(dict.fromkeys(f"{row['lr']:g}, {row['epochs']}" for row in summary.rows)),
                 "" if theirs is None else str(theirs),
             ]
         )
-    first = result.rows[0]
+    names = list(dict.fromkeys(row["task"] for row in result.rows))
+    sizes = [f"{row['sizes'][VALIDATION]:,}" for row in {row["task"]: row for row in result.rows}.values()]
     tried = sorted({row["epochs"] for row in result.rows if row["method"] != "adapters"})
     said = (
         f"Epochs of fine-tuning: {', '.join(map(str, tried))}",
-        f"Data: {first['task']}, scored on {first['sizes'][VALIDATION]:,} questions of the development part, by which "
-        "learning rate and epochs were chosen too, as in the paper; points, mean ± standard error over seeds",
+        f"Data: {'; '.join(names)}, scored on {', '.join(sizes)} questions of the development part, by which learning "
+        "rate and epochs were chosen too, as in the paper; points, mean ± standard error over "
+        + ("seeds" if len(names) == 1 else "splits and seeds"),
         "The paper's F1 is BERT's on SQuAD v1.1: to be compared with that model and those data alone",
     )
     titles = ["", "trained", "exact match", "F1", "learning rate, epochs", "the paper's F1"]
@@ -152,7 +187,8 @@ def finding(result: Result) -> str:
         name: sorted((own for own in found if own["method"] == name), key=lambda own: own.validation)[-1:]
         for name in ("adapters", "full")
     }
-    return f"F1 on {found[0]['task']}: {means(best, VALIDATION)}"
+    names = dict.fromkeys(row["task"].partition(", split")[0] for row in result.rows)
+    return f"F1 on {', '.join(names)}: {means(best, VALIDATION)}"
 
 
 def figures(result: Result) -> dict[str, Any]:

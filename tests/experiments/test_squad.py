@@ -496,6 +496,42 @@ def test_data_in_each_of_its_forms(tmp_path: Path) -> None:
     assert task.name == "docs_questions" and len(task.parts["train"]) > 80
 
 
+def test_one_file_is_cut_by_article_in_three_ways(tmp_path: Path) -> None:
+    def article(number: int, questions: int) -> dict[str, Any]:
+        answers = [{"text": "cat", "answer_start": 4}]
+        entries = [{"id": f"q{number}-{i}", "question": "Who?", "answers": answers} for i in range(questions)]
+        return {"title": f"t{number}", "paragraphs": [{"context": "The cat sat.", "qas": entries}]}
+
+    articles = [article(number, number % 3) for number in range(13)]  # five of them have no question
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps({"version": "1.1", "data": articles}))
+    tasks = squad.read_tasks(Options(data=(str(path),)))
+    assert [task.name for task in tasks] == ["one, split 1", "one, split 2", "one, split 3"]
+    cuts = []
+    for task in tasks:
+        train, dev = ({name.partition("-")[0] for name in task.parts[part].ids} for part in ("train", "validation"))
+        assert not train & dev and len(train) == 6 and len(dev) == 2
+        assert sum(len(rows) for rows in task.parts.values()) == len(read_questions(path)) == 12
+        cuts.append(frozenset(dev))
+    assert len(set(cuts)) == 3
+    again = squad.read_tasks(Options(data=(str(path),)))
+    assert [task.parts for task in again] == [task.parts for task in tasks]
+
+
+def test_splits_are_one_line_of_the_table_and_their_spread_is_over_all_runs() -> None:
+    rows = [
+        {**made_row("full", None, value, seed, epochs=2), "task": f"one, split {split}"}
+        for split, values in ((1, (0.5, 0.7)), (2, (0.6, 0.8)))
+        for seed, value in enumerate(values)
+    ]
+    written = squad.table(Result("squad", squad.PAPER, rows))
+    # standard deviation of .5 .6 .7 .8 over 2
+    assert lines_of(written)["full fine-tuning"][2] == "65.0 ± 6.5"
+    assert "Data: one, split 1; one, split 2, scored on 1,234, 1,234 questions" in written
+    assert "mean ± standard error over splits and seeds" in written
+    assert squad.finding(Result("squad", squad.PAPER, rows)).startswith("F1 on one: full fine-tuning 65.0")
+
+
 def test_data_from_a_copy_of_the_hubs(hub: Path) -> None:
     (task,) = squad.read_tasks(Options(data=(copy(hub, train=[entry()], validation=[entry("q2")]),)))
     assert task.name == "squad" and task.parts["train"].ids == ["q1"] and task.parts["validation"].ids == ["q2"]
@@ -511,7 +547,11 @@ def test_parts_of_a_size_keep_contexts_whole(docs: dict[str, Questions]) -> None
 
 BAD_DATA = {
     "three": (("a", "b", "c"), {}, "--data was given 3 times: expected a folder, two files, or a name"),
-    "one-file": (("tiny/dev-v1.1.json",), {}, "expected the development file too, as --data dev-v1.1.json"),
+    "one-file": (
+        ("tiny/dev-v1.1.json",),
+        {},
+        "dev-v1.1.json has 1 articles: expected 4 or more to cut, or a second file",
+    ),
     "no-dev": (("half",), {}, "half/dev-v1.1.json: no such file"),
     "no-folder": (("/none/such",), {}, "--data /none/such: no such file or folder, nor the name of a data set"),
     "no-single-file": (("none.json",), {}, "--data none.json: no such file or folder"),

@@ -37,7 +37,8 @@ def curves_figure(points: Sequence[Summary], result: Result) -> Any:
         "Mean over seeds, bars: ± standard error; learning rate and epochs are the best on these same questions, as in "
         "the paper. The small figures are m of adapters and k of top layers. The axis does not start at zero.",
     )
-    title = f"F1 of answers against trained parameters: {result.rows[0]['task']}"
+    data = result.rows[0]["task"].partition(", split")[0]
+    title = f"F1 of answers against trained parameters: {data}"
     legend = [Line2D([], [], **style) for style in styles.values()]
     figure, axes = sheet((1, 1), (WIDTH, 3.9), title, origin(result), legend, foot)
     panel = axes[0, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,15 @@ def read_questions(path: str | Path, skip_bad: bool = False) -> Questions:
     check_suffix(path, SUFFIXES, "files of questions")
     content = parse_json(path, read_text(path, "SQuAD's JSON"))
     return check_questions(str(path), _entries(path, content), skip_bad)
+
+
+def read_articles(path: str | Path) -> list[Questions]:
+    """The same file's questions by article, in its order; an article without any is left out."""
+    rows = read_questions(path)
+    content = parse_json(Path(path), read_text(Path(path), "SQuAD's JSON"))
+    sizes = [sum(len(paragraph["qas"]) for paragraph in article["paragraphs"]) for article in content["data"]]
+    ends = list(accumulate(sizes))
+    return [rows.pick(range(end - size, end)) for size, end in zip(sizes, ends) if size]
 
 
 def check_questions(source: str, entries: Iterable[tuple[str, str, Any]], skip_bad: bool = False) -> Questions:
