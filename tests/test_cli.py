@@ -67,7 +67,9 @@ def test_tune_prints_its_result_and_writes_it(tiny: Path, tmp_path: Path, capsys
     assert main(tune_arguments(tiny, tmp_path / "run", epochs="1")) == 0
     captured = capsys.readouterr()
     results = json.loads((tmp_path / "run/results.json").read_text())
-    assert f"accuracy {results['accuracy']:.3f}, macro F1 {results['macro_f1']:.3f} on 24 test texts" in captured.out
+    shown = {"accuracy": "accuracy", "macro F1": "macro_f1", "matthews": "matthews"}
+    scores = ", ".join(f"{name} {results[key]:.3f}" for name, key in shown.items())
+    assert f"{scores} on 24 test texts" in captured.out
     assert captured.err == ""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..common.errors import UserError
+from .data.classes import PREDICTED
 from .data.corpora import CORPORA, read_corpus
 from .data.rows import Rows
 from .kinds.base import Kind
@@ -77,7 +78,7 @@ def load_task(settings: Settings) -> TaskData:
     if layout is not None:
         names = list(layout.labels)
         kind = type(kind)(layout.metrics)  # type: ignore[call-arg]
-    kind = kind.for_metric(settings.metric, len(names))
+    kind = kind.for_metric(settings.metric, names)
     if test is None:
         test, train = split(train, _count(train, settings.test_size or DEFAULT_TEST_SIZE), settings.seed)
     elif settings.test_size:
@@ -117,6 +118,7 @@ def _checked_labels(kind: Kind, train: Rows, validation: Rows | None, test: Rows
             raise UserError(
                 f"{part.source}: label {unseen[0]!r} does not occur in the training data ({_some(names)})"
                 + (f", nor do {len(unseen) - 1} others" if len(unseen) > 1 else "")
+                + _hint(train)
             )
     return names
 
@@ -151,7 +153,7 @@ def _stratified(rows: Rows, strata: list[str], count: int, seed: int) -> list[in
     if not classes <= count <= len(common) - classes:
         raise UserError(
             f"{rows.source}: {count} of its {len(rows)} examples cannot be set apart: "
-            f"with {len(counts)} labels each part needs at least one example of each"
+            f"with {len(counts)} labels each part needs at least one example of each{_hint(rows)}"
         )
     labels = [strata[i] for i in common]
     return train_test_split(common, test_size=count, random_state=seed, stratify=labels)[1]
@@ -188,6 +190,11 @@ def label_names(labels: list[str]) -> list[str]:
     if all(name.isdecimal() for name in names):  # int takes no more than 4,300 digits
         return sorted(names, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name))
     return sorted(names)
+
+
+def _hint(rows: Rows) -> str:
+    """How labels that may be meant as numbers are predicted, where the reader said that they may be."""
+    return f": {PREDICTED}" if any(notice.endswith(PREDICTED) for notice in rows.notices) else ""
 
 
 def _some(names: list[str], most: int = 8) -> str:

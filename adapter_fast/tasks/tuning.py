@@ -111,7 +111,8 @@ def _tune(settings: Settings, output: Path, resume: bool, checkpoints: bool, rep
     report({"event": "evaluate"})
     prediction = trainer.predict(test, metric_key_prefix="test")
     logits = np.asarray(prediction.predictions, dtype=np.float32)
-    metrics = trainer.scores
+    chosen = {} if settings.metric is None else {settings.metric: trainer.scores[settings.metric]}
+    metrics = {**chosen, **trainer.scores}
     results = {
         "kind": data.kind_name,
         "settings": settings.to_dict(),

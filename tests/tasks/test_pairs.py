@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,8 @@ def test_numbers_are_predicted_where_they_are_asked_for(model: str, tmp_path: Pa
     outcome = tune(settings, tmp_path / "run", report=lambda event: None)
     assert outcome.logits.shape == (5, 1) and list(outcome.results["metrics"]) == ["spearman", "pearson"]
     assert outcome.results["label_names"] == [] and len(outcome.results["validation"]) == 1
+    card = (tmp_path / "run" / "adapter" / "README.md").read_text()
+    assert "Classes" not in card
     scores, logits = score_saved(tmp_path / "run", report=lambda event: None)
     assert scores == outcome.results["metrics"] and np.array_equal(logits, outcome.logits)
     changed = settings_of(path, kind="text-regression", metric="pearson")
@@ -98,6 +101,8 @@ def test_numbers_are_predicted_where_they_are_asked_for(model: str, tmp_path: Pa
         ("high", r"a\.tsv, line 4: the label must be a number, got 'high'"),
         ("nan", r"a\.tsv, line 4: the label must be a number, got 'nan'"),
         ("inf", r"a\.tsv, line 4: the label must be a number, got 'inf'"),
+        ("1e999", r"a\.tsv, line 4: the label must be a number, got '1e999'"),
+        ("1_000", r"a\.tsv, line 4: the label must be a number, got '1_000'"),
         ("", r"a\.tsv, line 4: the label is empty"),
     ],
 )
@@ -108,12 +113,41 @@ def test_a_label_that_is_no_number(label: str, message: str, tmp_path: Path) -> 
 
 
 def test_numbers_that_are_taken_for_classes_are_told(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path / "a.csv", [1.5, 2, 3, 2] * 6)
-    (notice,) = load_task(settings_of(path, test_size=8)).notices
-    said = "the labels are numbers, as 1.5, and taken for 3 classes: --kind text-regression predicts numbers"
-    assert notice == f"{path}, line 2: {said}"
-    whole = write_pairs(tmp_path / "b.csv", [1, 2, 3, 2] * 6)
-    assert load_task(settings_of(whole, test_size=8)).notices == []
+    for part in (1.5, "-1.5", ".5", "25e-1"):
+        path = write_pairs(tmp_path / "a.csv", [part, 2, 3, 2] * 6)
+        (notice,) = load_task(settings_of(path, test_size=8)).notices
+        said = f"the labels are numbers, as {part}, and taken for 3 classes: --kind text-regression predicts numbers"
+        assert notice == f"{path}, line 2: {said}"
+    for classes in ([1, 2, 3, 2], ["1.5", "low", 3, 2], ["nan", "1.5", 3, 2]):
+        path = write_pairs(tmp_path / "b.csv", classes * 6)
+        assert load_task(settings_of(path, test_size=8)).notices == []
+
+
+def test_numbers_that_make_no_classes_are_told_too(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "a.csv", [0.25 * i for i in range(12)] * 2)
+    other = write_pairs(tmp_path / "b.csv", [0.5 * i for i in range(24)])
+    rows = write_pairs(tmp_path / "c.jsonl", [2.5, 3.5] * 12)
+    for task, changes, message in (
+        (path, {}, "each part needs at least one example of each"),
+        (path, {"test_file": str(other)}, "does not occur in the training data .*, nor do 17 others"),
+        (rows, {}, r"c\.jsonl, line 1: 'l' must be a string or an integer, got 2\.5"),
+    ):
+        with pytest.raises(UserError, match=f"{message}: --kind text-regression predicts numbers$"):
+            load_task(settings_of(task, **changes))
+    named = write_pairs(tmp_path / "d.csv", [f"n{i}" for i in range(24)])
+    with pytest.raises(UserError, match="each part needs at least one example of each$"):
+        load_task(settings_of(named))
+
+
+def test_numbers_in_json_may_be_strings(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "a.jsonl", [2.5, " 1 ", 3, "4.5"] * 6)
+    data = load_task(settings_of(path, kind="text-regression"))
+    assert {*data.train.labels, *data.test.labels} == {2.5, 1.0, 3.0, 4.5}
+    for wrong, said in ((None, "null"), (True, "true"), ([1], "[1]")):
+        write_pairs(path, [wrong, 1, 2, 3] * 6)
+        with pytest.raises(UserError, match=r"a\.jsonl, line 1: the label must be a number") as error:
+            load_task(settings_of(path, kind="text-regression"))
+        assert str(error.value).endswith(f"got {said!r}")
 
 
 def test_a_part_whose_labels_are_equal_has_no_correlation(tmp_path: Path) -> None:
@@ -124,9 +158,10 @@ def test_a_part_whose_labels_are_equal_has_no_correlation(tmp_path: Path) -> Non
 
 def test_the_metric_of_choice_comes_first(tmp_path: Path) -> None:
     path = write_pairs(tmp_path / "a.csv")
+    assert load_task(settings_of(path)).kind.metrics == ("accuracy", "macro_f1", "f1", "matthews")
     for metric in ("accuracy", "macro_f1", "f1", "matthews"):
         kind = load_task(settings_of(path, metric=metric)).kind
-        assert kind.metrics[0] == metric and {"accuracy", "macro_f1"} <= set(kind.metrics)
+        assert kind.metrics[0] == metric and set(kind.metrics) == {"accuracy", "macro_f1", "f1", "matthews"}
     three = write_pairs(tmp_path / "b.csv", ["a", "b", "c"] * 8)
     for where, changes, message in (
         (three, {"metric": "f1"}, "metric must be one of accuracy, macro_f1, matthews for this task, got 'f1'"),
@@ -136,11 +171,41 @@ def test_the_metric_of_choice_comes_first(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             load_task(settings_of(where, **changes))
+    assert load_task(settings_of(three)).kind.metrics == ("accuracy", "macro_f1", "matthews")
     (tmp_path / "a.txt").write_text("some words\n" * 9)
-    with pytest.raises(UserError, match="metric 'f1': it can be chosen where texts are classified or given numbers"):
-        load_task(Settings("m", str(tmp_path / "a.txt"), metric="f1"))
+    (tmp_path / "a.conll").write_text("a B-X\nb O\n\n" * 9)
+    (tmp_path / "b.conll").write_text("a NN\nb DT\n\n" * 9)
+    for name, theirs, metric in (
+        ("a.txt", "perplexity, loss", "f1"),
+        ("a.conll", "f1, precision, recall, accuracy", "macro_f1"),
+        ("b.conll", "accuracy, macro_f1", "f1"),
+    ):
+        for own in theirs.split(", "):
+            load_task(Settings("m", str(tmp_path / name), metric=own))
+        with pytest.raises(UserError, match=f"metric must be one of {theirs} for this task, got '{metric}'"):
+            load_task(Settings("m", str(tmp_path / name), metric=metric))
     with pytest.raises(UserError, match=r"text_column was given twice: .*a\.txt is for language-modelling, which"):
         load_task(Settings("m", str(tmp_path / "a.txt"), text_columns=("a", "b")))
+
+
+def test_other_kinds_go_by_one_of_their_own_metrics(model: str, tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("the B-X\nbank O\n\n" * 12)
+    settings = Settings("m", str(tmp_path / "a.conll"), "head", epochs=2, max_length=16, validation_size=4)
+    runs = [replace(settings, model=model, metric=metric) for metric in (None, "accuracy")]
+    usual, chosen = (tune(run, tmp_path / str(run.metric), report=lambda event: None).results for run in runs)
+    assert list(usual["metrics"]) == ["f1", "precision", "recall", "accuracy"]
+    assert list(chosen["metrics"]) == ["accuracy", "f1", "precision", "recall"]
+    assert chosen["metrics"] == usual["metrics"] and chosen["validation"] != usual["validation"]
+
+
+def test_metrics_that_a_part_leaves_undefined_are_left_out_but_the_one_to_go_by(model: str, tmp_path: Path) -> None:
+    path, other = write_pairs(tmp_path / "a.csv"), write_pairs(tmp_path / "b.csv", ["no"] * 24)
+    settings = settings_of(path, model, test_file=str(other))
+    metrics = tune(settings, tmp_path / "run", report=lambda event: None).results["metrics"]
+    assert list(metrics) == ["accuracy", "macro_f1"]
+    for metric, said in (("f1", "F1 is undefined, since no label is"), ("matthews", "Matthews correlation is undefi")):
+        with pytest.raises(UserError, match=rf"b\.csv: {said}"):
+            load_task(replace(settings, metric=metric))
 
 
 # GLUE's own files
@@ -154,7 +219,9 @@ def test_glues_files_are_read_by_their_heads_as_experiments_read_them(task: str,
     (theirs,) = read_glue(glue, Options(tasks=(task,)))
     train = theirs.parts["train"]
     assert type(data.kind) is type(theirs.kind) is (TextRegression if task == "STS-B" else TextClassification)
-    assert data.kind.metrics == theirs.kind.metrics and data.kind.metrics[0] == METRIC.get(task, "accuracy")
+    published = theirs.kind.metrics
+    assert data.kind.metrics[: len(published)] == published and published[0] == METRIC.get(task, "accuracy")
+    assert task == "STS-B" or {"accuracy", "macro_f1"} <= set(data.kind.metrics)
     assert data.label_names == theirs.label_names == list(LABELS.get(task, ()))
     ours = [*zip(data.train.texts, data.train.seconds or data.train.texts, data.train.labels)]
     ours += [*zip(data.validation.texts, data.validation.seconds or data.validation.texts, data.validation.labels)]
@@ -182,7 +249,7 @@ def test_what_only_looks_like_glues_is_read_as_any_table(glue: Path, tmp_path: P
     assert recognise(tmp_path / "gone.tsv") is None
     asked = Settings("m", str(glue / "RTE/train.tsv"), text_columns=("sentence2",), test_size=6)
     data = load_task(asked)
-    assert data.train.seconds is None and data.kind.metrics == ("accuracy", "macro_f1")
+    assert data.train.seconds is None and data.kind.metrics[0] == "accuracy"
     with pytest.raises(UserError, match="has no column 'text'"):
         load_task(Settings("m", str(glue / "RTE/train.tsv"), kind="text-classification"))
 

@@ -340,7 +340,7 @@ LABELS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
     "csv-spaces": ("csv", ["a b", "a  b"], ["a b", "a  b"], ["look alike: taken for two classes"]),
     "csv-unicode": ("csv", ["caf\u00e9", "cafe\u0301"], ["caf\u00e9", "cafe\u0301"], ["look alike"]),
     "csv-unseen": ("csv", ["a", "a\u200b"], ["a", "a\u200b"], ["look alike"]),
-    "csv-decimals": ("csv", ["1.1", "1.10"], ["1.1", "1.10"], ["look alike"]),
+    "csv-decimals": ("csv", ["1.1", "1.10"], ["1.1", "1.10"], ["look alike", "as 1.1, and taken for 2 classes"]),
     "csv-answers": ("csv", ["true", "1", "maybe"], ["true", "1", "maybe"], []),
     "csv-signs": ("csv", ["-1", "+1"], ["-1", "+1"], []),
     "csv-edges": ("csv", [" a ", "a", "\u00a0a"], ["a", "a", "a"], []),

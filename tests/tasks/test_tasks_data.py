@@ -246,7 +246,7 @@ def test_a_tag_of_one_sentence_may_fall_in_any_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"kind": "ner"}, "kind must be one of text-classification, token-classification, question-answering, lang"),
+        ({"kind": "ner"}, "kind must be one of text-classification, text-regression, token-classification, quest"),
         ({"placement": "lora"}, f"placement must be one of {', '.join(PLACEMENTS)}, got 'lora'"),
         ({"stride": -1}, "stride must be at least 0, got -1"),
     ],

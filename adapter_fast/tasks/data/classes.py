@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -11,6 +12,8 @@ from ...common.errors import UserError
 
 TRUTH = ("true", "false")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+PREDICTED = "--kind text-regression predicts numbers"
 _INTEGER = re.compile(r"([+-]?)0*(\d+)")
 
 
@@ -42,11 +45,12 @@ class Classes:
 
     def _numbers(self) -> list[str]:
         """A note where all classes are numbers, and not all of them whole."""
-        part = next((name for name in self.written if "." in name), None)
-        if part is None or not all(map(_NUMBER.fullmatch, self.written)):
+        numbers = {name: number_of(name) for name in self.written}
+        part = next((name for name, number in numbers.items() if number is not None and number % 1), None)
+        if part is None or None in numbers.values():
             return []
         said = f"the labels are numbers, as {part}, and taken for {len(self.written)} classes"
-        return [f"{self.path}, line {self.line(part)}: {said}: --kind text-regression predicts numbers"]
+        return [f"{self.path}, line {self.line(part)}: {said}: {PREDICTED}"]
 
     def _check_truth(self) -> None:
         truth = [name for name in self.written if name.casefold() in TRUTH]
@@ -84,6 +88,12 @@ class Classes:
             said = f"{self.path}, line {self.line(other)}: {other!r} and line {self.line(one)}'s {one!r} look alike"
             return [f"{said}: taken for two classes{_others(len(pairs) - 1, 'pair')}"]
         return []
+
+
+def number_of(written: str) -> float | None:
+    """The finite number that is written so, None where it is none; float() takes 1_000 and nan too."""
+    number = float(written) if _DECIMAL.fullmatch(written) else math.inf
+    return number if math.isfinite(number) else None
 
 
 def alike(names: Iterable[str]) -> list[tuple[str, str]]:

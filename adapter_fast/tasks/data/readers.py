@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...common.errors import UserError
-from .classes import Classes
+from .classes import PREDICTED, Classes, number_of
 from .decode import check_suffix, class_name, json_label, json_lines, json_text, read_text
 from .tables import DELIMITERS, read_table
 from .texts import Texts
@@ -31,7 +30,7 @@ def read_examples(
     path = Path(path)
     suffix = check_suffix(path, SUFFIXES, "data files")
     columns = (*text_columns, label_column)
-    content = read_text(path, f"the columns {', '.join(map(repr, columns))}")
+    content = read_text(path, f"the columns {' and '.join(map(repr, columns))}")
     notices: list[str] = []
     if suffix == ".jsonl":
         rows = _json_rows(path, content, columns, numbers)
@@ -52,11 +51,8 @@ def read_examples(
 
 
 def _number(path: Path, line: int, label: str) -> float:
-    try:
-        value = float(label)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = number_of(label.strip())
+    if value is None:
         raise UserError(f"{path}, line {line}: the label must be a number, got {label!r}")
     return value
 
@@ -67,5 +63,11 @@ def _json_rows(
     *texts, label_column = columns
     for line, row in json_lines(path, content, tuple(columns)):
         cells, label = [json_text(path, line, column, row[column]) for column in texts], row[label_column]
-        plain = numbers and isinstance(label, (int, float)) and not isinstance(label, bool)
-        yield line, cells, json.dumps(label), str(label) if plain else json_label(path, line, label_column, label)
+        written = json.dumps(label)
+        if numbers:
+            yield line, cells, written, label if isinstance(label, str) else written
+        elif isinstance(label, float) and number_of(written) and not label.is_integer():
+            said = f"{label_column!r} must be a string or an integer, got {label}"
+            raise UserError(f"{path}, line {line}: {said}: {PREDICTED}")
+        else:
+            yield line, cells, written, json_label(path, line, label_column, label)

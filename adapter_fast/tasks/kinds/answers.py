@@ -23,6 +23,7 @@ class QuestionAnswering(Kind):
     unit = "questions"
     auto_class = AutoModelForQuestionAnswering
     mapping = MODEL_FOR_QUESTION_ANSWERING_MAPPING
+    known_metrics = ("f1", "exact_match")
     default_length = 384  # BERT's code, run_squad.py
     needs_fast = True
     skips_bad = True
@@ -50,4 +51,4 @@ class QuestionAnswering(Kind):
         answers = predict_answers(encoded, predictions[..., 0], predictions[..., 1])
         gold = {name: [answer.text for answer in given] for name, given in zip(encoded.rows.ids, encoded.rows.answers)}
         scores = score_answers(answers, gold)
-        return {"f1": scores["f1"], "exact_match": scores["exact_match"]}
+        return {name: scores[name] for name in self.known_metrics}

@@ -20,6 +20,7 @@ class Kind:
     unit: ClassVar[str]  # what the examples are, for screens
     auto_class: ClassVar[Any]
     mapping: ClassVar[Any]  # the auto class's models by configuration
+    known_metrics: ClassVar[tuple[str, ...]]  # those that `score` gives, the one to go by first
     default_length: ClassVar[int] = 128  # tokens, where --max-length is not given
     needs_fast: ClassVar[bool] = False  # whether the tokenizer must tell where its tokens were in the text
     trains_head: ClassVar[bool] = True  # whether the model's head is the task's own
@@ -36,10 +37,15 @@ class Kind:
         """Every label, as often as it occurs; None for a kind without classes."""
         return None
 
-    def for_metric(self, metric: str | None, classes: int) -> Kind:
-        """The kind that goes by another metric."""
-        if metric is not None:
-            raise UserError(f"metric {metric!r}: it can be chosen where texts are classified or given numbers")
+    def metrics_for(self, label_names: list[str]) -> tuple[str, ...]:
+        """Those of `known_metrics` that there are for these classes."""
+        return self.known_metrics
+
+    def for_metric(self, metric: str | None, label_names: list[str]) -> Kind:
+        """The kind that goes by this metric; UserError where it is none of those that there are."""
+        known = self.metrics_for(label_names)
+        if metric is not None and metric not in known:
+            raise UserError(f"metric must be one of {', '.join(known)} for this task, got {metric!r}")
         return self
 
     def check_scored(self, rows: Any, label_names: list[str]) -> None:

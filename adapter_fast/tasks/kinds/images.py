@@ -41,6 +41,7 @@ class ImageClassification(Kind):
     unit = "images"
     auto_class = AutoModelForImageClassification
     mapping = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+    known_metrics = ("accuracy", "macro_f1")
     reads_text = False
 
     def read(self, path: str, settings: Settings) -> Pictures:
@@ -66,4 +67,4 @@ class ImageClassification(Kind):
     def score(self, predictions: np.ndarray, encoded: Encoded) -> dict[str, float]:
         """Accuracy and macro F1."""
         gold = np.asarray(encoded.columns["labels"])
-        return score_labels(("accuracy", "macro_f1"), gold, predictions.argmax(axis=-1), encoded.rows.source)
+        return score_labels(self.known_metrics, gold, predictions.argmax(axis=-1), encoded.rows.source)

@@ -29,6 +29,7 @@ class LanguageModelling(Kind):
 
     unit = "lines"
     auto_class: ClassVar[Any] = AutoModelForCausalLM
+    known_metrics = ("perplexity", "loss")
     needs_fast = True
     trains_head = False
 

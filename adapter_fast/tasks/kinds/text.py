@@ -15,12 +15,11 @@ from transformers import (
     DataCollatorWithPadding,
 )
 
-from ...common.errors import UserError
 from ..data.encoded import Encoded, model_inputs, numbers_of
 from ..data.glue_files import read_part
 from ..data.readers import read_examples
 from ..data.texts import Texts
-from ..metrics.labels import CLASSES, NUMBERS, score_labels
+from ..metrics.labels import CLASSES, NUMBERS, score_labels, undefined
 from .base import Kind
 from .find import glue_layout
 from .settings import Settings
@@ -45,14 +44,15 @@ class TextClassification(Kind):
         """Args: metrics: of `known_metrics`, the one to go by first."""
         self.metrics = tuple(metrics)
 
-    def for_metric(self, metric: str | None, classes: int) -> TextClassification:
-        """The kind that goes by another metric; UserError where it is none of those that there are."""
-        if metric is None:
-            return self
-        known = [name for name in self.known_metrics if name != "f1" or classes == 2]
-        if metric not in known:
-            raise UserError(f"metric must be one of {', '.join(known)} for this task, got {metric!r}")
-        return type(self)(dict.fromkeys((metric, *self.metrics)))  # type: ignore[arg-type]
+    def metrics_for(self, label_names: list[str]) -> tuple[str, ...]:
+        """All of them, F1 where there are two classes."""
+        return tuple(name for name in self.known_metrics if name != "f1" or len(label_names) == 2)
+
+    def for_metric(self, metric: str | None, label_names: list[str]) -> TextClassification:
+        """The kind that goes by this metric, and gives all others too."""
+        super().for_metric(metric, label_names)
+        first = (metric or self.metrics[0], *self.metrics)
+        return type(self)(tuple(dict.fromkeys((*first, *self.metrics_for(label_names)))))
 
     def for_model(self, config: Any) -> TextClassification:
         """The kind, with token types for a model that has embeddings of more than one."""
@@ -95,19 +95,22 @@ class TextClassification(Kind):
         return numbers_of(labels, label_names)
 
     def check_scored(self, rows: Any, label_names: list[str]) -> None:
-        """UserError where the rows' labels leave a metric undefined."""
+        """UserError where the rows' labels leave the metric to go by undefined."""
         if len(rows):
             gold = np.asarray(self._targets(rows.labels, label_names))
-            score_labels(self.metrics, gold, gold, rows.source)
+            score_labels(self._defined(gold), gold, gold, rows.source)
 
     def collator(self, processor: Any, settings: Settings) -> DataCollatorWithPadding:
         """Pads to the longest row of the batch."""
         return DataCollatorWithPadding(processor)
 
     def score(self, predictions: np.ndarray, encoded: Encoded) -> dict[str, float]:
-        """The metrics."""
+        """The metric to go by, and those others that the labels leave defined."""
         gold = np.asarray(encoded.columns["labels"])
-        return score_labels(self.metrics, gold, self.decide(predictions), encoded.rows.source)
+        return score_labels(self._defined(gold), gold, self.decide(predictions), encoded.rows.source)
+
+    def _defined(self, gold: np.ndarray) -> list[str]:
+        return [name for name in self.metrics if name == self.metrics[0] or not undefined(name, gold)]
 
     def decide(self, predictions: np.ndarray) -> np.ndarray:
         """Class numbers [rows] of logits [rows, classes]."""

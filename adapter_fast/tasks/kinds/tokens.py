@@ -40,6 +40,7 @@ class TokenClassification(Kind):
     unit = "sentences"
     auto_class = AutoModelForTokenClassification
     mapping = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
+    known_metrics = ("accuracy", "macro_f1")
     needs_fast = True
 
     def read(self, path: str, settings: Settings) -> Sentences:
@@ -50,6 +51,10 @@ class TokenClassification(Kind):
     def labels(self, rows: Any) -> list[str]:
         """One a word."""
         return [tag for tags in rows.tags for tag in tags]
+
+    def metrics_for(self, label_names: list[str]) -> tuple[str, ...]:
+        """Those of entities where tags mark them."""
+        return ("f1", "precision", "recall", "accuracy") if has_entities(label_names) else self.known_metrics
 
     def encode(self, rows: Sentences, processor: Any, label_names: list[str], settings: Settings) -> EncodedSentences:
         """Token ids of the words joined by spaces, as the tokenizer met them in pretraining, and their tags."""

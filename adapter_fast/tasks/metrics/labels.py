@@ -12,6 +12,7 @@ from ...common.errors import UserError
 
 POSITIVE = 1  # the class number that F1 is of
 CLASSES, NUMBERS = ("accuracy", "macro_f1", "f1", "matthews"), ("spearman", "pearson")
+CORRELATIONS = ("matthews", *NUMBERS)
 
 
 def score_labels(names: Sequence[str], gold: np.ndarray, predicted: np.ndarray, source: str) -> dict[str, float]:
@@ -30,52 +31,46 @@ def score_labels(names: Sequence[str], gold: np.ndarray, predicted: np.ndarray, 
         UserError: the gold values leave a metric undefined: all of them equal for Matthews, Pearson and Spearman, none
             of them positive for F1.
     """
-    return {name: float(_METRICS[name](np.asarray(gold), np.asarray(predicted), source)) for name in names}
+    for name in names:
+        if why := undefined(name, gold):
+            raise UserError(f"{source}: {why}")
+    return {name: float(_METRICS[name](np.asarray(gold), np.asarray(predicted))) for name in names}
 
 
-def _accuracy(gold: np.ndarray, predicted: np.ndarray, source: str) -> float:
-    return accuracy_score(gold, predicted)
+def undefined(name: str, gold: np.ndarray) -> str:
+    """Why the gold values leave the metric undefined; empty where they do not."""
+    if name == "f1" and not (gold == POSITIVE).any():
+        return "F1 is undefined, since no label is the positive class"
+    if name in CORRELATIONS and (gold == gold[0]).all():
+        return f"{name.capitalize()} correlation is undefined, since all of its {len(gold)} labels are equal"
+    return ""
 
 
-def _macro_f1(gold: np.ndarray, predicted: np.ndarray, source: str) -> float:
+def _macro_f1(gold: np.ndarray, predicted: np.ndarray) -> float:
     return f1_score(gold, predicted, average="macro")
 
 
-def _f1(gold: np.ndarray, predicted: np.ndarray, source: str) -> float:
-    if not (gold == POSITIVE).any():
-        raise UserError(f"{source}: F1 is undefined, since no label is the positive class")
+def _f1(gold: np.ndarray, predicted: np.ndarray) -> float:
     return f1_score(gold, predicted, pos_label=POSITIVE, average="binary")
 
 
-def _matthews(gold: np.ndarray, predicted: np.ndarray, source: str) -> float:
-    _check_varies(gold, source, "Matthews correlation")
-    return matthews_corrcoef(gold, predicted)
-
-
-def _pearson(gold: np.ndarray, predicted: np.ndarray, source: str) -> float:
-    _check_varies(gold, source, "Pearson correlation")
+def _pearson(gold: np.ndarray, predicted: np.ndarray) -> float:
     return pearsonr(gold, predicted).statistic if _ranks(predicted) else 0.0
 
 
-def _spearman(gold: np.ndarray, predicted: np.ndarray, source: str) -> float:
-    _check_varies(gold, source, "Spearman correlation")
+def _spearman(gold: np.ndarray, predicted: np.ndarray) -> float:
     return spearmanr(gold, predicted).statistic if _ranks(predicted) else 0.0
-
-
-def _check_varies(gold: np.ndarray, source: str, metric: str) -> None:
-    if (gold == gold[0]).all():
-        raise UserError(f"{source}: {metric} is undefined, since all of its {len(gold)} labels are equal")
 
 
 def _ranks(predicted: np.ndarray) -> bool:
     return bool(np.isfinite(predicted).all() and (predicted != predicted[0]).any())
 
 
-_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, str], float]] = {
-    "accuracy": _accuracy,
+_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": accuracy_score,
     "macro_f1": _macro_f1,
     "f1": _f1,
-    "matthews": _matthews,
+    "matthews": matthews_corrcoef,
     "pearson": _pearson,
     "spearman": _spearman,
 }
