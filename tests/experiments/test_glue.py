@@ -396,6 +396,9 @@ def test_an_empty_text_is_a_token_where_there_are_no_special_ones(tasks: dict[st
     processor = kind.load_processor(str(write_decoder(tmp_path)))
     encoded = kind.encode(Texts("made", [""], ["0"]), processor, ["0", "1"], SETTINGS)
     assert encoded.columns["input_ids"] == [[processor.pad_token_id]]
+    pairs = kind.encode(Texts("made", ["", "", "the"], ["0"] * 3, ["", "the", ""]), processor, ["0", "1"], SETTINGS)
+    one, *others = pairs.columns["input_ids"]
+    assert one == [processor.pad_token_id] and others[0] == others[1] == processor("the")["input_ids"]
 
 
 def test_a_split_keeps_the_shares_of_classes_and_takes_scores_as_they_come(tasks: dict[str, Task]) -> None:

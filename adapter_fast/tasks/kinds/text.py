@@ -83,8 +83,9 @@ class TextClassification(Kind):
     def encode(self, rows: Texts, processor: Any, label_names: list[str], settings: Settings) -> Encoded:
         """Token ids and token types; class numbers, or numbers, where the rows have labels."""
         texts = rows.texts
-        if rows.seconds is None and not processor("")["input_ids"]:  # else an empty text would be no token at all
-            texts = [text or processor.pad_token for text in texts]
+        if not processor("")["input_ids"]:  # else a row whose texts are empty would be no token at all
+            others = rows.seconds or [""] * len(texts)
+            texts = [text if text or other else processor.pad_token for text, other in zip(texts, others)]
         encoding = processor(texts, rows.seconds, truncation="longest_first", max_length=self.length(settings))
         columns = model_inputs(processor, encoding)
         if rows.labels is not None:
