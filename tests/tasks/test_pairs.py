@@ -17,6 +17,7 @@ from adapter_fast.common.errors import UserError
 from adapter_fast.experiments.glue.load_tasks import read_glue
 from adapter_fast.experiments.grid.options import Options
 from adapter_fast.tasks.data.glue_files import recognise
+from adapter_fast.tasks.kinds.find import load_kind
 from adapter_fast.tasks.kinds.settings import Settings, differences, read_settings
 from adapter_fast.tasks.kinds.text import TextClassification, TextRegression
 from adapter_fast.tasks.models import load_model
@@ -135,7 +136,7 @@ def test_numbers_that_make_no_classes_are_told_too(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{message}: --kind text-regression predicts numbers$"):
             load_task(settings_of(task, **changes))
     named = write_pairs(tmp_path / "d.csv", [f"n{i}" for i in range(24)])
-    with pytest.raises(UserError, match="each part needs at least one example of each$"):
+    with pytest.raises(UserError, match=r"each part needs at least one example of each$"):
         load_task(settings_of(named))
 
 
@@ -231,6 +232,8 @@ def test_glues_files_are_read_by_their_heads_as_experiments_read_them(task: str,
     shown = {"CoLA": "'sentence', label 'label', metric matthews", "MRPC": "'#1 String' and '#2 String' as a pair"}
     said = f"{glue / task / 'train.tsv'} is read by GLUE's rules for {task}: "
     assert data.notices[0].startswith(said + shown.get(task, ""))
+    other = {"STS-B": "pearson"}.get(task, "macro_f1")
+    assert load_task(replace(settings, metric=other)).notices[0].endswith(f"metric {other}")
     assert recognise(glue / task / "test.tsv") is None, "without labels it is no file to train on"
 
 
@@ -242,11 +245,20 @@ def test_what_only_looks_like_glues_is_read_as_any_table(glue: Path, tmp_path: P
         ("four.tsv", "a\t1\tb\tc\n"),
         ("empty.tsv", ""),
         ("latin.tsv", "caf\xe9\t1\n"),
+        ("short.tsv", "index\tsentence1\tsentence2\tlabel\n0\ta\n"),
+        ("tabs.csv", "sentence\tlabel\nx\t1\n"),
         ("mrpc.csv", "Quality,#1 ID,#2 ID,#1 String,#2 String\n1,1,2,a,b\n"),
     ):
         (tmp_path / name).write_bytes(content.encode("latin-1"))
         assert recognise(tmp_path / name) is None, name
     assert recognise(tmp_path / "gone.tsv") is None
+    (tmp_path / "five.tsv").write_text("sentence\tlabel\nx\t1\ny\t4\n")
+    said = r"five\.tsv, line 3: label '4' is none of 0, 1; read as SST-2 of GLUE, unless --text-column names"
+    with pytest.raises(UserError, match=said):
+        load_task(Settings("m", str(tmp_path / "five.tsv")))
+    own = Settings("m", str(tmp_path / "five.tsv"), text_columns=["sentence"])
+    assert own.text_columns == ("sentence",)
+    assert load_kind("text-classification").read(own.task, own).labels == ["1", "4"]
     asked = Settings("m", str(glue / "RTE/train.tsv"), text_columns=("sentence2",), test_size=6)
     data = load_task(asked)
     assert data.train.seconds is None and data.kind.metrics[0] == "accuracy"

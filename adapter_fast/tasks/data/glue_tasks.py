@@ -59,10 +59,10 @@ class GlueTask:
         label = row[header.index(self.label)]
         return label in self.labels if self.labels else label.replace(".", "", 1).isdecimal()
 
-    def rules(self) -> str:
-        """How its files are read, in words."""
+    def rules(self, metric: str | None) -> str:
+        """How its files are read, in words; by GLUE's metric where no other was asked for."""
         texts = " and ".join(map(repr, self.texts)) + (" as a pair" if len(self.texts) == 2 else "")
-        return f"by GLUE's rules for {self.name}: {texts}, label {self.label!r}, metric {self.metrics[0]}"
+        return f"by GLUE's rules for {self.name}: {texts}, label {self.label!r}, metric {metric or self.metrics[0]}"
 
 
 SENTENCES = ("sentence1", "sentence2")

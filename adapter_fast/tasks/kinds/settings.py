@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
@@ -52,6 +51,7 @@ class Settings:
     metric: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "text_columns", tuple(self.text_columns))  # a list on disk
         choices = (("method", METHODS), ("precision", PRECISIONS), ("placement", PLACEMENTS), ("kind", (*KINDS, None)))
         for name, allowed in choices:
             if getattr(self, name) not in allowed:
@@ -112,12 +112,12 @@ def read_settings(record: dict[str, Any], where: str) -> Settings:
     if lacking:
         raise UserError(f"{where} is no run's record: it lacks {', '.join(lacking)}")
     try:
-        return Settings(**{**record, "text_columns": tuple(record.get("text_columns", ("text",)))})
+        return Settings(**record)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {error}") from None
 
 
 def differences(ours: Settings, theirs: Settings) -> list[str]:
     """The settings in which two runs differ, as readable pairs: what theirs was, and what ours is."""
-    mine, other = (json.loads(json.dumps(each.to_dict())) for each in (ours, theirs))  # a tuple is a list on disk
+    mine, other = ours.to_dict(), theirs.to_dict()
     return [f"{name} was {other[name]!r}, now {mine[name]!r}" for name in mine if mine[name] != other[name]]

@@ -15,6 +15,7 @@ from transformers import (
     DataCollatorWithPadding,
 )
 
+from ...common.errors import UserError
 from ..data.encoded import Encoded, model_inputs, numbers_of
 from ..data.glue_files import read_part
 from ..data.readers import read_examples
@@ -73,8 +74,11 @@ class TextClassification(Kind):
         layout = glue_layout(settings)
         if layout is None:
             return read_examples(path, settings.text_columns, settings.label_column, self.numbers)
-        rows = read_part(layout, Path(path), labelled=True)
-        return replace(rows, notices=(f"{path} is read {layout.rules()}", *rows.notices))
+        try:
+            rows = read_part(layout, Path(path), labelled=True)
+        except UserError as error:  # the notice is not shown then
+            raise UserError(f"{error}; read as {layout.name} of GLUE, unless --text-column names its columns") from None
+        return replace(rows, notices=(f"{path} is read {layout.rules(settings.metric)}", *rows.notices))
 
     def labels(self, rows: Any) -> list[str] | None:
         """One a row; None for a part without."""
