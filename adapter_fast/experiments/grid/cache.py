@@ -19,7 +19,7 @@ from ...tasks.data.windows import EncodedQuestions, Window
 from ...tasks.kinds.base import Kind
 from ...tasks.kinds.settings import Settings
 
-VERSION = 1  # of how rows are encoded: raise it when a kind's encode changes
+VERSION = 2  # of how rows are encoded: raise it when a kind's encode changes
 _LAST_CALL = ("truncation", "padding")  # what a tokenizer keeps of its last call
 
 
