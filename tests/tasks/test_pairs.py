@@ -277,6 +277,16 @@ def test_the_command_on_glues_files(glue: Path, model: str, tmp_path: Path, caps
         assert next(iter(results["metrics"])) == score and math.isfinite(results["metrics"][score])
 
 
+def test_a_file_that_was_moved_is_the_same_data(glue: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.tsv").write_bytes((glue / "QQP/train.tsv").read_bytes())
+    parts = [
+        load_task(Settings("m", str(path), test_size=6)).train
+        for path in (glue / "QQP/train.tsv", tmp_path / "elsewhere.tsv")
+    ]
+    assert parts[0].notices != parts[1].notices and len(parts[0].notices) == 2
+    assert parts[0].digest() == parts[1].digest()
+
+
 def test_settings_of_an_earlier_version_name_one_column() -> None:
     now = Settings("m", "a.csv", text_columns=("body",))
     record = now.to_dict()

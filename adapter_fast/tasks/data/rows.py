@@ -42,9 +42,9 @@ class Rows:
         return False
 
     def digest(self) -> str:
-        """16 hex digits over what the rows have but `source`: where they come from does not count."""
+        """16 hex digits over the rows: where they come from, which notices name too, does not count."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "source"}
-        return digest({name: value for name, value in values.items() if value is not None})
+        return digest({name: value for name, value in values.items() if value is not None} | {"notices": ()})
 
     def _columns(self) -> dict[str, list[Any]]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
