@@ -47,4 +47,5 @@ def _commit() -> str:
 def _git(*arguments: str) -> str:
     if CHECKOUT is None:
         raise OSError("not a checkout")
-    return subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.strip()
+    command = ["git", "--no-optional-locks", *arguments]  # a row's commit is read, and nothing written
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.strip()

@@ -168,6 +168,7 @@ def test_the_metric_of_choice_comes_first(tmp_path: Path) -> None:
         (three, {"metric": "f1"}, "metric must be one of accuracy, macro_f1, matthews for this task, got 'f1'"),
         (path, {"metric": "pearson"}, "metric must be one of accuracy, macro_f1, f1, matthews for this task"),
         (path, {"text_columns": ("q", "s", "q")}, "text_column must be given once, or twice for pairs, got 3"),
+        (path, {"text_columns": ("q", "q")}, "text_column must name two columns for pairs, got 'q' twice"),
         (path, {"text_columns": ("q", "x")}, r"has no column 'x': its columns are q, s, l"),
     ):
         with pytest.raises(UserError, match=message):

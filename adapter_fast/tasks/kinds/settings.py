@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
@@ -64,6 +65,8 @@ class Settings:
                 raise UserError(f"{name} must be at least 1, got {value}")
         if not 1 <= len(self.text_columns) <= 2:
             raise UserError(f"text_column must be given once, or twice for pairs, got {len(self.text_columns)}")
+        if len(set(self.text_columns)) < len(self.text_columns):
+            raise UserError(f"text_column must name two columns for pairs, got {self.text_columns[0]!r} twice")
         if self.stride is not None and self.stride < 0:
             raise UserError(f"stride must be at least 0, got {self.stride}")
         for name in ("train_size", "validation_size", "test_size"):
@@ -119,5 +122,5 @@ def read_settings(record: dict[str, Any], where: str) -> Settings:
 
 def differences(ours: Settings, theirs: Settings) -> list[str]:
     """The settings in which two runs differ, as readable pairs: what theirs was, and what ours is."""
-    mine, other = ours.to_dict(), theirs.to_dict()
+    mine, other = (json.loads(json.dumps(each.to_dict())) for each in (ours, theirs))  # a tuple is a list on disk
     return [f"{name} was {other[name]!r}, now {mine[name]!r}" for name in mine if mine[name] != other[name]]
