@@ -215,6 +215,10 @@ def test_the_digest_of_every_kind_of_data_is_of_its_content(
     moved = path.rename(tmp_path / f"moved{path.suffix}")
     assert [part.digest() for part in (load_task(Settings("m", str(moved))).train,)] == before[:1]
     path = moved
+    rows = load_task(Settings("m", str(path))).train
+    for name, column in rows._columns().items():
+        turned = [*column[1:], column[0]]
+        assert turned == column or replace(rows, **{name: turned}).digest() != rows.digest(), name
     change(path)
     assert digests() != before
 
