@@ -176,6 +176,16 @@ def test_a_line_without_runs_says_so(data: Path) -> None:
     assert set(lines["ours: adapters, m = 64"].values()) == {"not run"}
 
 
+def test_one_size_fills_the_line_of_one_size_alone(data: Path) -> None:
+    rows = [row("RTE", "full", 0.5), row("RTE", "adapters", 0.6, m=64)]
+    result = Result("glue", replace(glue.PAPER, data=(str(data),)), rows, finished=False)
+    lines = cells(glue.table(result))
+    assert set(lines["ours: adapters, m = 8-256"].values()) == {"not run"}
+    assert lines["ours: adapters, m = 64"]["RTE"] == "60.0" and lines["of full fine-tuning"]["RTE"] == "120.0 %"
+    assert "Not all runs are finished." in glue.table(result)
+    assert glue.finding(result).startswith("means over 1 task, development part: adapters 60.0")
+
+
 def predicted(made: dict, data: Path) -> dict:
     """The row with predictions: the first class (or 3.5) for seed 0, the last for others."""
     (task,) = glue.read_tasks(replace(glue.PAPER, data=(str(data),), tasks=(made["task"],)))

@@ -92,7 +92,8 @@ def _full(lab: Lab, task: Task, options: Options) -> Cell:
 def finding(result: Result) -> str:
     """See find.Experiment."""
     lines = chosen(result.rows)
-    found = {name: list(lines.get(name, {}).values()) for name in ("sizes", "full")}
+    adapters = lines.get("sizes") or lines.get("fixed") or {}
+    found = {"adapters": list(adapters.values()), "full": list(lines.get("full", {}).values())}
     runs = [row for row in result.rows if "choose_by" in row]
     return f"means over {tasks_of(runs)}, development part: {means(found)}"
 

@@ -34,6 +34,8 @@ def chosen(rows: Sequence[Row]) -> dict[str, dict[str, Summary]]:
             lines["sizes"][task] = summary
         if summary["bottleneck"] == FIXED:
             lines["fixed"][task] = summary
+    if {summary["bottleneck"] for summary in summaries if summary["method"] == "adapters"} == {FIXED}:
+        lines["sizes"] = {}  # no other was tried
     return {name: line for name, line in lines.items() if line}
 
 
@@ -45,7 +47,8 @@ def table(result: Result) -> str:
     columns = [*COLUMNS, *([LEFT_OUT] if LEFT_OUT in run else [])]
     counted = [column for column in COLUMNS if _place(column)[0] in run]
     sizes = sorted({row["bottleneck"] for row in runs if row["method"] == "adapters"})
-    called = {"full": "full", "sizes": ", ".join(map(str, sizes)), "fixed": str(FIXED), "head": "head"}
+    several = ", ".join(map(str, sizes)) if "sizes" in lines else TABLE["sizes"].name
+    called = {"full": "full", "sizes": several, "fixed": str(FIXED), "head": "head"}
     full, cells = lines.get("full", {}), []
     for name in called:
         own = lines.get(name, {})

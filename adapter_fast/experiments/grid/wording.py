@@ -29,7 +29,7 @@ def scored(summary: Summary | None, part: str = "test", metric: str | None = Non
 
 def share(value: float) -> str:
     """A share of parameters in per cent, with the digits that small ones need."""
-    return f"{100 * value:.{2 if value < 0.1 else 1}f} %"
+    return f"{100 * value:.1g} %" if value < 5e-5 else f"{100 * value:.{2 if value < 0.1 else 1}f} %"
 
 
 def times(value: float) -> str:
