@@ -182,7 +182,9 @@ def test_one_size_fills_the_line_of_one_size_alone(data: Path) -> None:
     lines = cells(glue.table(result))
     assert set(lines["ours: adapters, m = 8-256"].values()) == {"not run"}
     assert lines["ours: adapters, m = 64"]["RTE"] == "60.0" and lines["of full fine-tuning"]["RTE"] == "120.0 %"
-    assert "Not all runs are finished." in glue.table(result)
+    assert "**Not all runs are finished: 1 seed so far**." in glue.table(result)
+    more = replace(result, rows=[*rows, *(row("RTE", "full", 0.5, seed=seed) for seed in (1, 2))])
+    assert "**Not all runs are finished: 1 to 3 seeds so far**." in glue.table(more)
     assert glue.finding(result).startswith("means over 1 task, development part: adapters 60.0")
 
 
