@@ -18,7 +18,7 @@ from .grid.methods import cell, number_of_layers
 from .grid.options import Options
 from .grid.result import Result
 from .grid.task import Task
-from .grid.wording import caption, percent, scored, share
+from .grid.wording import caption, measured, percent, scored, share
 
 __all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "figures", "finding", "plan", "read_tasks", "table"]
 
@@ -86,7 +86,7 @@ def table(result: Result) -> str:
                 *(scored(own.get(task)) for task in tasks),
             ]
         )
-    said = ["Test accuracy in points, mean ± standard error over seeds"]
+    said = [f"Test {measured(rows, each=True)} in points, mean ± standard error over seeds"]
     spans = span_scores(rows)
     lost = []
     for task, scores in spans.items():
@@ -96,7 +96,7 @@ def table(result: Result) -> str:
             f"{task}: on validation the adapters of one layer removed cost at most {100 * single:.1f} points, "
             f"all removed leave {100 * whole:.1f} of {100 * scores['none']:.1f}"
         )
-    return markdown_table(["", "adapters", "trained", *tasks], lines) + caption(rows, result.options, *said, *lost)
+    return markdown_table(["", "adapters", "trained", *tasks], lines) + caption(result, *said, *lost)
 
 
 def _variant(summary: Summary) -> str:
@@ -137,7 +137,10 @@ def finding(result: Result) -> str:
     beyond = {std: float(np.mean(own)) for std, own in scales.items() if std > PLATEAU}
     parts = []
     if level:
-        parts.append(f"mean accuracy {percent(min(level))} to {percent(max(level))} for initial σ up to {PLATEAU:g}")
+        parts.append(
+            f"mean {measured(result.rows)} {percent(min(level))} to {percent(max(level))} "
+            f"for initial σ up to {PLATEAU:g}"
+        )
         parts += [f"{percent(value)} at {std:g}" for std, value in sorted(beyond.items())]
     for task, scores in span_scores(result.rows).items():
         whole = scores[max(scores, key=_width)]

@@ -15,7 +15,7 @@ from .grid.options import Options
 from .grid.result import Result
 from .grid.task import Task
 from .grid.texts import PAPER, QUICK
-from .grid.wording import caption, means, percent, scored, share, tasks_of, times
+from .grid.wording import caption, means, measured, percent, scored, share, tasks_of, times
 
 __all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "figures", "finding", "plan", "read_tasks", "table"]
 
@@ -52,9 +52,10 @@ def table(result: Result) -> str:
     shares = {m: statistics.fmean(s["trained"] / s["base_parameters"] for s in columns[m]) for m in methods}
     lines.append(["trained a task", *(share(shares[m]) for m in methods)])
     said = (
-        "Test accuracy in points, mean ± standard error over seeds; size, learning rate and epochs best on validation"
+        f"Test {measured(result.rows, each=True)} in points, mean ± standard error over seeds; "
+        "size, learning rate and epochs best on validation"
     )
-    return markdown_table(["", *(COLUMNS[m] for m in methods)], lines) + caption(result.rows, result.options, said)
+    return markdown_table(["", *(COLUMNS[m] for m in methods)], lines) + caption(result, said)
 
 
 def best_of(rows: Sequence[Row]) -> dict[str, dict[str, Summary]]:
@@ -72,7 +73,7 @@ def finding(result: Result) -> str:
     """See find.Experiment."""
     best = best_of(result.rows).values()
     found = {name: [own[name] for own in best if name in own] for name in ("adapters", "full", "top", "head")}
-    return f"mean accuracy over {tasks_of(result.rows)}: {means(found)}"
+    return f"mean {measured(result.rows)} over {tasks_of(result.rows)}: {means(found)}"
 
 
 def figures(result: Result) -> dict[str, object]:

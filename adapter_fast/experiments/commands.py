@@ -83,7 +83,9 @@ def _rates(given: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
 @click.option("--task", "tasks", multiple=True, help="One of GLUE's folder.  [default: all that are complete]")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("runs/experiments"), show_default=True)
 @click.option("--known", multiple=True, type=click.Path(path_type=Path), help="A results.json whose runs count.")
-@click.option("--minutes", type=float, help="Begin no run after that; the same command goes on.  [default: no end]")
+@click.option(
+    "--minutes", type=click.FloatRange(0), help="Begin no run after that; the same command goes on.  [default: no end]"
+)
 @click.option("--seeds", type=PerTask(click.INT), multiple=True, help="Runs of each choice that counts.  [default: 5]")
 @click.option("--sweep-seeds", type=int, help="How many of them try every choice.  [default: all]")
 @click.option("--lr", "rates", multiple=True, help=f"METHOD=RATES to try; methods: {', '.join(METHODS)}.")
@@ -127,10 +129,11 @@ def experiment(name: str, output: Path, workers: int, quick: bool, rates: tuple[
     console = Console()
     with helpers(workers - 1, sys.argv[1:]), GridBoard(console, name) as board:
         result = run_experiment(name, module, options, store, board, alive, until)
-    if not result.rows:
-        console.print(f"no run was finished in {minutes:g} minutes: the same command goes on", highlight=False)
+    written = write_files(module, result, output) if result.rows else []
+    if not written:
+        said = f"Time is up with {len(result.rows)} runs, too few for a table: the same command goes on"
+        console.print(said, highlight=False)
         return
-    written = write_files(module, result, output)
     console.print((output / name / "table.md").read_text("utf-8"), highlight=False, soft_wrap=True)
     names = ", ".join(str(path.relative_to(output / name)) for path in written)
     console.print(f"{len(result.rows)} runs in {output}; {names} in {output / name}", highlight=False, soft_wrap=True)

@@ -45,12 +45,21 @@ def run_experiment(
 
 
 def write_files(experiment: Experiment, result: Result, output: Path) -> list[Path]:
-    """Write results.json, table.md, the figures as PNG and SVG and what else there is to output/NAME; the files."""
+    """Write results.json, table.md, the figures as PNG and SVG and what else there is to output/NAME; the files.
+
+    None of them where runs are missing and the experiment's tables need all.
+    """
+    if not result.finished and getattr(experiment, "WHOLE", False):
+        return []
     directory = output / result.experiment
     written = [result.write(directory / RESULTS), write_whole(directory / TABLE, experiment.table(result))]
     written += draw_experiment(experiment, result, directory)
     more = getattr(experiment, "extras", None)  # files that need more than rows: glue's submission
-    return written if more is None else [*written, *more(result, directory)]
+    if more is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the data, which is read again: they were told
+            written += more(result, directory)
+    return written
 
 
 def draw_experiment(experiment: Experiment, result: Result, directory: Path) -> list[Path]:

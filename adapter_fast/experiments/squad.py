@@ -177,7 +177,7 @@ def table(result: Result) -> str:
         "The paper's F1 is BERT's on SQuAD v1.1: to be compared with that model and those data alone",
     )
     titles = ["", "trained", "exact match", "F1", "learning rate, epochs", "the paper's F1"]
-    return markdown_table(titles, lines) + caption(result.rows, result.options, *said)
+    return markdown_table(titles, lines) + caption(result, *said)
 
 
 def finding(result: Result) -> str:

@@ -18,7 +18,7 @@ from .grid.methods import adapter_cells, cell, top_cells
 from .grid.options import Options
 from .grid.result import Result
 from .grid.task import Task
-from .grid.wording import caption, scored, share, signed
+from .grid.wording import caption, measured, scored, share, signed
 
 __all__ = ["COMMAND", "PAPER", "PICTURES", "QUICK", "figures", "finding", "plan", "read_tasks", "table"]
 
@@ -67,11 +67,11 @@ def table(result: Result) -> str:
         for point in points
     ]
     said = (
-        "Test accuracy in points, mean ± standard error over seeds",
+        f"Test {measured(result.rows, each=True)} in points, mean ± standard error over seeds",
         "Trained parameters: mean over tasks, and over the base's",
         "Against full: 20th / 50th / 80th percentile over tasks of the difference to full fine-tuning, in points",
     )
-    return markdown_table(["", "trained", *tasks, "against full"], lines) + caption(result.rows, result.options, *said)
+    return markdown_table(["", "trained", *tasks, "against full"], lines) + caption(result, *said)
 
 
 def curve_points(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -344,6 +344,28 @@ def test_a_grid_whose_time_is_up_has_a_seed_of_every_cell_before_a_second_one(wo
     assert len(rows) == 6 and finished
 
 
+@pytest.mark.parametrize("name", ["sequential", "tradeoff"])
+def test_a_command_whose_time_is_up_at_once(name: str, world: Path, tmp_path: Path, capsys) -> None:
+    done = subprocess.run(
+        command(name, world, tmp_path / "o", "--minutes", "0.0002"),
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Time is up with 0 runs, too few for a table: the same command goes on" in done.stdout
+
+
+def test_tables_of_some_runs_say_so_and_sequentials_wait_for_all(finished: Result, tmp_path: Path) -> None:
+    some = replace(finished, rows=finished.rows[:3], finished=False)
+    assert drive.write_files(find_experiment("tradeoff"), some, tmp_path)
+    assert "**Not all runs are finished**." in (tmp_path / "tradeoff/table.md").read_text()
+    assert "Not all" not in find_experiment("tradeoff").table(finished)
+    waiting = replace(some, experiment="sequential")
+    assert drive.write_files(find_experiment("sequential"), waiting, tmp_path) == []
+    assert not (tmp_path / "sequential").exists()
+
+
 def test_rows_of_another_machine_are_taken_as_they_are(finished: Result, world: Path, tmp_path: Path) -> None:
     some = [{**row, "processor": "elsewhere"} for row in finished.rows[::2]]
     Result("tradeoff", finished.options, some, finished=False).write(tmp_path / "theirs.json")

@@ -11,7 +11,7 @@ from tiny_task import write_model, write_task
 
 from adapter_fast.cli import main
 from adapter_fast.common.errors import UserError
-from adapter_fast.experiments import glue, tradeoff
+from adapter_fast.experiments import classification, glue, tradeoff
 from adapter_fast.experiments.data import read_tasks
 from adapter_fast.experiments.drive import run_experiment
 from adapter_fast.experiments.glue.submission import FILES
@@ -182,10 +182,18 @@ def test_one_size_fills_the_line_of_one_size_alone(data: Path) -> None:
     lines = cells(glue.table(result))
     assert set(lines["ours: adapters, m = 8-256"].values()) == {"not run"}
     assert lines["ours: adapters, m = 64"]["RTE"] == "60.0" and lines["of full fine-tuning"]["RTE"] == "120.0 %"
-    assert "**Not all runs are finished: 1 seed so far**." in glue.table(result)
-    more = replace(result, rows=[*rows, *(row("RTE", "full", 0.5, seed=seed) for seed in (1, 2))])
-    assert "**Not all runs are finished: 1 to 3 seeds so far**." in glue.table(more)
+    assert "So far 1 seed. **Not all runs are finished**." in glue.table(result)
     assert glue.finding(result).startswith("means over 1 task, development part: adapters 60.0")
+    more = replace(result, rows=[*rows, *(row("RTE", "full", 0.5, seed=seed) for seed in (1, 2))])
+    assert "So far 1 to 3 seeds. **Not all runs are finished**." in glue.table(more)
+
+
+def test_what_is_no_accuracy_is_not_called_one(data: Path) -> None:
+    rows = [row("CoLA", "full", 0.5), row("RTE", "full", 0.5)]
+    for module in (tradeoff, classification):
+        text = module.table(Result("x", glue.PAPER, rows))
+        assert "Test score (CoLA matthews, RTE accuracy) in points" in text
+        assert "Test accuracy in points" in module.table(Result("x", glue.PAPER, rows[1:]))
 
 
 def predicted(made: dict, data: Path) -> dict:
@@ -289,7 +297,7 @@ def test_predictions_are_of_the_chosen_run_and_of_few_others(data: Path, model: 
 
 
 def test_the_command_quick_over_all_of_glue(
-    data: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "0")  # the kernels have tests of their own
     monkeypatch.setenv("ADAPTER_FAST_CACHE", str(tmp_path / "cache"))
@@ -298,6 +306,7 @@ def test_the_command_quick_over_all_of_glue(
     lines = cells((tmp_path / "o/glue/table.md").read_text("utf-8"))
     assert not any("not run" in cell for line in lines.values() for cell in line.values())
     note = (tmp_path / "o/glue/submission.md").read_text("utf-8")
+    assert capsys.readouterr().err == ""
     for line in ("full", "sizes", "fixed", "head"):
         assert f"- {line}: submission-{line}/submission.zip, which GLUE takes\n" in note
         assert (tmp_path / f"o/glue/submission-{line}/submission.zip").is_file()

@@ -11,7 +11,7 @@ import numpy as np
 from ...common.sheet import PALETTE, WIDTH, sheet
 from ..grid.cells import Summary
 from ..grid.result import Result
-from ..grid.wording import signed
+from ..grid.wording import measured, signed
 from .method_styles import origin
 
 CELL, AROUND, NARROW = (0.36, 0.3), 0.65, 4.6  # inches
@@ -124,5 +124,5 @@ def init_figure(scales: Sequence[Summary], result: Result) -> Any:
         color="#444444",
     )
     panel.set_xlabel("standard deviation σ of the initial weights")
-    panel.set_ylabel("accuracy, points")
+    panel.set_ylabel(f"{measured(result.rows)}, points")
     return figure

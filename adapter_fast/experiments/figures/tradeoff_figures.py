@@ -9,6 +9,7 @@ from typing import Any
 from ...common.sheet import WIDTH, sheet
 from ..grid.cells import Summary
 from ..grid.result import Result
+from ..grid.wording import measured
 from .method_styles import COLOURS, LABELS, MARKERS, SIZED, origin, parameters_axis
 
 Point = Mapping[str, Any]
@@ -28,7 +29,9 @@ def percentiles_figure(points: Sequence[Point], result: Result) -> Any:
         "percentile. Trained parameters: mean over tasks, heads included. The small figures are m of adapters and k of "
         "top layers. Each task's score is its mean over seeds.",
     )
-    title = "Accuracy against trained parameters: the distance to full fine-tuning over tasks"
+    title = (
+        f"{measured(result.rows).capitalize()} against trained parameters: the distance to full fine-tuning over tasks"
+    )
     if not shown:
         figure, axes = sheet((1, 1), (WIDTH, 0.4), title, origin(result), [], ["No task was fine-tuned in full."])
         axes[0, 0].set_axis_off()
@@ -52,7 +55,7 @@ def percentiles_figure(points: Sequence[Point], result: Result) -> Any:
             _keep_view(panel, view, method, x, middle)
     parameters_axis(panel)
     panel.set_xlabel("trained parameters a task")
-    panel.set_ylabel("accuracy less that of full fine-tuning, points")
+    panel.set_ylabel(f"{measured(result.rows)} less that of full fine-tuning, points")
     return figure
 
 
@@ -64,7 +67,7 @@ def tasks_figure(points: Sequence[Point], result: Result) -> Any:
     foot = (
         "Mean over seeds, bars and the band of full fine-tuning: ± standard error. The axis does not start at zero.",
     )
-    title = "Accuracy against trained parameters, task by task"
+    title = f"{measured(result.rows).capitalize()} against trained parameters, task by task"
     figure, axes = sheet((down, across), (WIDTH, 0.3 + 2.7 * down), title, origin(result), _legend(points), foot)
     for panel in axes.flat[len(tasks) :]:
         panel.set_visible(False)
@@ -77,7 +80,7 @@ def tasks_figure(points: Sequence[Point], result: Result) -> Any:
         panel.set_title(task)
         parameters_axis(panel)
         panel.set_xlabel("trained parameters" if place + across >= len(tasks) else "")
-        panel.set_ylabel("accuracy, points" if place % across == 0 else "")
+        panel.set_ylabel(f"{measured(result.rows)}, points" if place % across == 0 else "")
     return figure
 
 

@@ -69,11 +69,9 @@ def table(result: Result) -> str:
         *([f"Full fine-tuning: {FULL_EPOCHS} epochs, as BERT"] if FULL_EPOCHS in result.options.epochs else []),
         f"Total: parameters of all tasks over one model's; the paper's are of nine tasks, ours of {len(run)}. "
         "Trained a task: the share of the base's parameters, and what they take as float32",
-        *([] if result.finished else [f"**Not all runs are finished: {_seeds(lines)} so far**"]),
+        *([] if result.finished else [f"So far {_seeds(lines)}"]),
     )
-    return markdown_table(["", "total", "trained a task", *columns, "average"], cells) + caption(
-        runs, result.options, *said
-    )
+    return markdown_table(["", "total", "trained a task", *columns, "average"], cells) + caption(result, *said)
 
 
 def _seeds(lines: Mapping[str, Mapping[str, Summary]]) -> str:

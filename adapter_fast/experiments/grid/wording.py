@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .cells import Row, Summary
-from .options import Options
+from .result import Result
 
 
 def percent(value: float, spread: float = math.nan) -> str:
@@ -37,8 +37,19 @@ def times(value: float) -> str:
     return f"{value:.2f}×"
 
 
-def caption(rows: Sequence[Row], options: Options, *said: str) -> str:
+def measured(rows: Sequence[Row], each: bool = False) -> str:
+    """What a score is: accuracy, where all tasks go by it, else score; with `each`, which each task's is."""
+    found: dict[str, str] = {}
+    for row in rows:
+        found |= row["metrics"] if "metrics" in row else {row["task"]: row["metric"]}
+    if {*found.values()} == {"accuracy"}:
+        return "accuracy"
+    return "score" + (f" ({', '.join(map(' '.join, found.items()))})" if each else "")
+
+
+def caption(result: Result, *said: str) -> str:
     """Under a table: model, sizes, seeds and machine, then how to read it."""
+    rows, options = [row for row in result.rows if "predicts" not in row], result.options
     first = rows[0]
     sizes = sorted({f"{row['sizes']['train']:,}" for row in rows})
     epochs = _with_tasks(", ".join(map(str, options.epochs)), options.task_epochs)
@@ -55,6 +66,7 @@ def caption(rows: Sequence[Row], options: Options, *said: str) -> str:
     ]
     diverged = sum(row["diverged"] for row in rows)
     parts += [f"{diverged} of {len(rows)} runs diverged"] if diverged else []
+    parts += [] if result.finished else ["**Not all runs are finished**"]
     return "\n" + ". ".join(parts) + ".\n"
 
 

@@ -31,6 +31,7 @@ COMMAND = "--data 20newsgroups --data reuters-r52"
 PICTURES = {
     "sequential": "Accuracy on each task after every step of learning one task after another",
 }
+WHOLE = True  # its tables and figures need every run
 PAPER = replace(texts.PAPER, seeds=3, tops=())
 QUICK = replace(texts.QUICK, data=("election-tweets", "reuters-r8"), bottlenecks=(8,), tops=())
 

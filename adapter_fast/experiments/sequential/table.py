@@ -6,7 +6,7 @@ import numpy as np
 
 from ...common.markdown import markdown_table
 from ..grid.result import Result
-from ..grid.wording import caption, percent, times
+from ..grid.wording import caption, measured, percent, times
 from .accuracy import SEPARATE, Course, courses, mean_and_error
 
 TITLES = {
@@ -27,19 +27,20 @@ def table(result: Result) -> str:
     lines = [_line(method, found[method]) for method in methods]
     said = (
         f"Tasks in this order: {', '.join(tasks)}",
-        "Mean accuracy over tasks in points, mean ± standard error over seeds",
-        "Forgotten: accuracy right after a task was learned less that after the last task, over all tasks but the last",
+        f"Mean {measured(result.rows, each=True)} over tasks in points, mean ± standard error over seeds",
+        f"Forgotten: {measured(result.rows)} right after a task was learned less that after the last task, "
+        "over all tasks but the last",
         "Stored in all: parameters over the base's. Base unchanged: sha256 before the first task and after the last, "
         "all adapters removed",
         "Joint training has all data at once, in batches of one task each, drawn in proportion to the tasks' sizes, "
         "with the learning rate and epochs that most tasks have in full fine-tuning",
     )
-    text = markdown_table([*titles, "stored in all", "base unchanged"], lines) + caption(
-        result.rows, result.options, *said
-    )
+    text = markdown_table([*titles, "stored in all", "base unchanged"], lines) + caption(result, *said)
     for method in methods:
         if found[method].in_order:
-            text += f"\nAccuracy after each step, {TITLES[method]}:\n\n{_matrix(found[method])}"
+            text += (
+                f"\n{measured(result.rows).capitalize()} after each step, {TITLES[method]}:\n\n{_matrix(found[method])}"
+            )
     return text + _switch(found["adapters"])
 
 
