@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from ...common.errors import UserError
+from .classes import number_of
 from .decode import read_text
 from .glue_tasks import DIAGNOSTIC, GLUE, SCORES, GlueTask, plain_name
 from .texts import Texts
@@ -112,11 +112,8 @@ def _check_label(task: GlueTask, where: str, label: str) -> None:
             raise UserError(f"{where}: {task.label} {label!r} is none of {', '.join(task.labels)}")
         return
     low, high = SCORES
-    try:
-        score = float(label)
-    except ValueError:
-        score = math.nan
-    if not low <= score <= high:
+    score = number_of(label)
+    if score is None or not low <= score <= high:
         raise UserError(f"{where}: {task.label} must be a number from {low:g} to {high:g}, got {label!r}")
 
 
