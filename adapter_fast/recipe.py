@@ -24,6 +24,7 @@ from .placement.sites import (
     new_parameters,
     pretrained_parts,
     task_parameters,
+    untrained_poolers,
 )
 from .placement.state import (
     activate,
@@ -74,8 +75,8 @@ def _refuse_random(model: nn.Module, head: list[str], named: bool | Sequence[str
             f"the checkpoint of {type(model).__name__} lacked {lost[0]} ({len(lost)} such), which would stay as "
             f"random as it was drawn: expected a checkpoint with it, or head with its name"
         )
-    if named is False and new:
-        warnings.warn(f"head=False leaves {new[0]} ({len(new)} such) frozen as randomly drawn", stacklevel=4)
+    if named is False and (random := [*new, *untrained_poolers(model)]):
+        warnings.warn(f"head=False leaves {random[0]} ({len(random)} such) frozen as randomly drawn", stacklevel=4)
 
 
 def _train_only(model: nn.Module, names: set[str]) -> None:
@@ -96,7 +97,8 @@ def train_adapters(
     LayerNorms are the encoder's, the embeddings' included; where the adapter's `layers` leaves layers out, those that
     run behind the lowest adapter, so that the backward pass ends there. The head is what a task newly initialises
     (RoBERTa's and ELECTRA's classifier.dense and DistilBERT's pre_classifier included), and whatever else
-    from_pretrained did not find in the checkpoint; a pooler that it found stays frozen, as in adapter-bert.
+    from_pretrained did not find in the checkpoint. A pooler that it found stays frozen, as in adapter-bert, unless its
+    bias is all zeros: then no training ever reached it (MiniLM's), it is as random as a new head, and trains too.
     The LayerNorms and the head that train are this adapter's own parameters, in the places of the base's while it is
     active: save_adapters stores them, set_adapter switches them, and remove_adapters gives back the base's.
 

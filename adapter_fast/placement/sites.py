@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..config import PLACEMENTS, SUB_LAYERS, AdapterConfig, Form
 from .families import FAMILIES, HEAD, Family, Stack, SubLayer
+from .sharded import whole
 from .tuned import base_parameter
 from .walk import base_modules, base_parameters, uncompiled_name
 
@@ -310,6 +311,22 @@ def new_parameters(model: nn.Module) -> list[str]:
     return [name for name, found in loaded.items() if not found] if any(loaded.values()) else []
 
 
+def untrained_poolers(model: nn.Module) -> list[str]:
+    """Names of the parameters of poolers that the checkpoint has as they were drawn: with a bias of zeros.
+
+    Models trained without a next sentence (MiniLM, and sentence encoders from it) are saved with such a one, and
+    from_pretrained marks it as loaded. Empty where the model was not made by from_pretrained.
+    """
+    return [
+        parameter
+        for name, module in base_modules(model)
+        if isinstance(module, nn.Linear) and "pooler" in name.split(".") and module.bias is not None
+        for bias in [base_parameter(model, f"{name}.bias")]
+        if hasattr(bias, "_is_hf_initialized") and not bias.is_meta and not whole(bias.detach()).any()
+        for parameter in _parameters_of(model, [name])
+    ]
+
+
 def pretrained_parts(model: nn.Module) -> Iterator[str]:
     """The names of what no task makes anew: the layers of a known family, and embeddings."""
     family = find_family(model)
@@ -330,13 +347,14 @@ def task_parameters(model: nn.Module, named: bool | Sequence[str]) -> list[str]:
         TypeError, ValueError: `named`, an argument head, is no list of names, or has one that the model has not.
     """
     if isinstance(named, bool):
-        return list(dict.fromkeys([*head_parameters(model), *new_parameters(model)])) if named else []
+        found = [*head_parameters(model), *new_parameters(model), *untrained_poolers(model)] if named else []
+        return list(dict.fromkeys(found))
     if isinstance(named, str) or not all(isinstance(name, str) for name in named):
         raise TypeError(f"head must be True, False or a list of names of modules or parameters, got {named!r}")
-    found: dict[str, None] = {}
+    chosen: dict[str, None] = {}
     for name in named:
         inside = [key for key, _ in base_parameters(model) if key == name or key.startswith(f"{name}.")]
         if not inside:
             raise ValueError(f"head names {name!r}, and {type(model).__name__} has no such module or parameter")
-        found |= dict.fromkeys(inside)
-    return list(found)
+        chosen |= dict.fromkeys(inside)
+    return list(chosen)

@@ -12,7 +12,7 @@ from tiny_models import TINY, assert_same, build, snapshot
 
 from adapter_fast import AdapterConfig, add_adapters, load_adapters, save_adapters, train_adapters
 from adapter_fast.placement.sites import new_parameters
-from adapter_fast.recipe import train_head_only
+from adapter_fast.recipe import train_head_only, train_layer_norms
 
 CONFIG = AdapterConfig(4)
 TASKS = (
@@ -165,3 +165,50 @@ def test_what_an_adapter_tuned_is_not_new_for_the_next(tmp_path):
         names = {key for key, value in model.named_parameters() if value.requires_grad and "adapter_site" not in key}
         trained.append(names)
     assert trained[0] == trained[1]
+
+
+POOLER = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+
+
+def with_pooler(folder, bias):
+    """A classifier from a checkpoint of a bare BERT whose pooler has this last bias and zeros otherwise."""
+    model = from_checkpoint("bert", "ForSequenceClassification", folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["pooler.dense.bias"].zero_()[-1] = bias
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return type(model).from_pretrained(folder).eval()
+
+
+def test_a_pooler_that_no_training_reached_trains(tmp_path):
+    """MiniLM's: the checkpoint has it, with a bias of zeros. One that was trained stays frozen, as in adapter-bert."""
+    model = with_pooler(tmp_path / "base", 0.0)
+    assert not POOLER & set(new_parameters(model))
+    train_adapters(add_adapters(model, CONFIG))
+    assert all(model.get_parameter(name).requires_grad for name in POOLER)
+    with torch.no_grad():
+        for name in POOLER:
+            model.get_parameter(name).normal_()
+    save_adapters(model, tmp_path / "adapter")
+    fresh = with_pooler(tmp_path / "again", 0.0)
+    load_adapters(fresh, tmp_path / "adapter")
+    for name in POOLER:
+        assert torch.equal(fresh.get_parameter(name), model.get_parameter(name)), name
+
+    trained = train_adapters(add_adapters(with_pooler(tmp_path / "trained", 1e-3), CONFIG))
+    assert not any(trained.get_parameter(name).requires_grad for name in POOLER)
+
+
+def test_a_pooler_that_no_training_reached_is_the_users_to_freeze(tmp_path):
+    model = with_pooler(tmp_path, 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train_adapters(add_adapters(model, CONFIG), head=["classifier"])
+    assert not any(model.get_parameter(name).requires_grad for name in POOLER)
+    with pytest.warns(UserWarning, match="frozen as randomly drawn"):
+        train_adapters(model, "default", head=False)
+
+
+@pytest.mark.parametrize("baseline", [train_head_only, train_layer_norms])
+def test_baselines_train_a_pooler_that_no_training_reached(baseline, tmp_path):
+    model = baseline(with_pooler(tmp_path, 0.0))
+    assert all(model.get_parameter(name).requires_grad for name in POOLER)
