@@ -28,7 +28,7 @@ from ..placement.sites import (
 )
 from ..placement.state import activate, find_state, give, refuse_quantised, refuse_wrapped, require_state, unwrap
 from ..placement.tuned import base_parameter, is_quantised
-from ..placement.walk import base_modules
+from ..placement.walk import base_modules, base_parameters
 from .adapterhub.read import is_adapterhub, read_adapterhub, refuse_other_kinds
 from .record import (
     CONFIG_FILE,
@@ -206,8 +206,10 @@ def _base_values(
         if key not in names:
             if part == "head" and _is_unchanged(model, key, stored_value):  # a language model's, which never trained
                 continue
-            option = "layer_norms" if part == "layer_norm" else part
-            raise ValueError(f"{where} has {part}.{key}, which the model has not: pass {option}=False to leave it out")
+            option, lacking = "layer_norms" if part == "layer_norm" else part, "which the model has not: "
+            if part == "head" and any(without_prefix(model, found) == key for found, _ in base_parameters(model)):
+                lacking = "which is the base's in the model: list the head's names in head, or "
+            raise ValueError(f"{where} has {part}.{key}, {lacking}pass {option}=False to leave it out")
         refuse_quantised(model, [names[key]])
         parameter = base_parameter(model, names[key])
         master = master_dtype(parameter.dtype)

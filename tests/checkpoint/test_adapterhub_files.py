@@ -26,7 +26,7 @@ from adapter_fast.common.errors import UserError
 from adapter_fast.config import AdapterConfig
 from adapter_fast.placement import add_adapters, remove_adapters, set_adapter
 from adapter_fast.placement.container import sites_in
-from adapter_fast.placement.sites import head_parameters
+from adapter_fast.placement.sites import head_parameters, task_parameters
 from adapter_fast.recipe import train_adapters
 
 TOLERANCE = 1e-5  # of logits, float32
@@ -97,13 +97,13 @@ def test_theirs_compute_the_same_here(family, theirs):
 
 
 def ours_for_them(model, config, seed=7):
-    """A model with an adapter, and but for a language model with a head, that differ from the base's."""
+    """A model with an adapter, and but for a language model with a head (BERT's pooler with it), unlike the base's."""
     enlarge(add_adapters(model, config, "task"), "task", seed)
     if head_parameters(model):
         train_adapters(model, "task", layer_norms=False)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for name in head_parameters(model):
+            for name in task_parameters(model, True):
                 parameter = model.get_parameter(name)
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     return model.eval()
@@ -135,13 +135,16 @@ def read_there(theirs, tmp_path_factory):
         for kind, config in (OURS | OURS_IN_BERT if family == "bert" else OURS).items():
             model = ours_for_them(base_model(theirs, family), config)
             found[kind] = outputs(model, inputs)
-            export_adapterhub(model, out / family / kind, "task")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "pooler.dense.weight")  # tested below
+                export_adapterhub(model, out / family / kind, "task")
         safetensors.torch.save_file(found, out / family / "io.safetensors")
     model = ours_for_them(base_model(theirs, "bert"), OURS_IN_BERT["layers"])
     save_adapters(model, out / "own", "task")
-    convert_adapter(
-        out / "own", out / "bert/converted", "adapterhub", model_class="BertForSequenceClassification", layers=3
-    )
+    with pytest.warns(UserWarning, match="pooler.dense.weight"):
+        convert_adapter(
+            out / "own", out / "bert/converted", "adapterhub", model_class="BertForSequenceClassification", layers=3
+        )
     found = safetensors.torch.load_file(out / "bert/io.safetensors")
     safetensors.torch.save_file({**found, "converted": found["layers"].clone()}, out / "bert/io.safetensors")
     return hub_worker.ask("hub_files", "read", str(theirs), str(out))
@@ -156,6 +159,18 @@ def test_ours_compute_the_same_there(family, read_there):
         assert (case["name"], case["missing"], case["unexpected"]) == ("task", [], [])
         # Their library computes with float32 weights what ours does with bfloat16 ones: the products agree.
         assert case["difference"] <= TOLERANCE, kind
+
+
+def test_a_pooler_that_trained_comes_back_and_is_told_of(theirs, tmp_path):
+    model = ours_for_them(base_model(theirs, "bert"), OURS["houlsby"])
+    with pytest.warns(UserWarning, match=r"pooler.dense.weight \(2 such\), .* replaces the base's in AdapterHub"):
+        export_adapterhub(model, tmp_path / "hub", "task")
+    back = load_adapters(base_model(theirs, "bert"), tmp_path / "hub")
+    inputs, _ = stored(theirs, "bert")
+    assert torch.equal(outputs(back, inputs), outputs(model, inputs))
+    untouched = base_model(theirs, "bert")
+    assert not torch.equal(back.bert.pooler.dense.weight, untouched.bert.pooler.dense.weight)
+    assert_same(remove_adapters(back, "task"), snapshot(untouched))
 
 
 def test_an_adapter_saved_without_the_model_s_head(theirs):
@@ -730,7 +745,7 @@ DAMAGE = {
     ),
     "head that is the base": (
         lambda at: edit(at, lambda _: {"bert.embeddings.word_embeddings.weight": torch.zeros(60, 32)}, HEAD_FILES[1]),
-        r"has head\.bert\.embeddings.*, which the model has not: pass head=False",
+        r"has head\.embeddings.*, which is the base's in the model: list the head's names in head, or pass head=False",
     ),
     "head truncated": (lambda at: cut(at / HEAD_FILES[1]), "pytorch_model_head.bin cannot be read as tensors alone"),
 }

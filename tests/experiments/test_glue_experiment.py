@@ -263,8 +263,8 @@ def test_a_small_grid_runs_and_its_parameters_add_up(data: Path, model: str, tmp
         if made["method"] == "adapters":
             m = made["bottleneck"]
             assert made["adapter_parameters"] == 2 * LAYERS * (2 * m * HIDDEN + HIDDEN + m)
-            norms = made["trained"] - made["adapter_parameters"] - made["head_parameters"]
-            assert norms == (2 * LAYERS + 1) * 2 * HIDDEN
+            beside = made["trained"] - made["adapter_parameters"] - made["head_parameters"]
+            assert beside == (2 * LAYERS + 1) * 2 * HIDDEN + HIDDEN * (HIDDEN + 1)  # LayerNorms, untrained pooler
         elif made["method"] == "full":
             assert made["trained"] == made["base_parameters"] + made["head_parameters"]
         assert {name: len(words.split()) for name, words in made["predicted"].items()} == (

@@ -38,6 +38,7 @@ from adapter_fast.experiments.sequential.step import ADAPTERS, SEQUENTIAL, Step
 D, M, LAYERS = 32, 8, 2  # of the tiny model and its adapters
 ADAPTER = 2 * LAYERS * (2 * M * D + D + M)
 LAYER_NORMS = (2 * LAYERS + 1) * 2 * D
+POOLER = D * (D + 1)  # of a base that was never trained: each task has its own
 TIMES = ("train_seconds", "step_seconds")
 LABELS = {"topics": 3, "mixed": 3, "shape": 2}
 
@@ -149,15 +150,15 @@ def test_what_is_stored_is_the_base_and_each_tasks_own(rows: list[dict[str, Any]
     heads = {task: (D + 1) * labels for task, labels in LABELS.items()}
     last = of(rows, ADAPTERS)[-1]
     assert last["stored"] == {
-        task: {"adapter": ADAPTER, "layer_norm": LAYER_NORMS, "head": head} for task, head in heads.items()
+        task: {"adapter": ADAPTER, "layer_norm": LAYER_NORMS, "head": head + POOLER} for task, head in heads.items()
     }
-    assert last["trained"] == ADAPTER + LAYER_NORMS + heads["shape"]
+    assert last["trained"] == ADAPTER + LAYER_NORMS + heads["shape"] + POOLER
     assert of(rows, SEQUENTIAL)[-1]["stored"] == {task: {"head": head} for task, head in heads.items()}
     base = last["base_parameters"]
     assert {row["base_parameters"] for row in rows} == {base}
     table = sequential.table(Result("sequential", options, rows))
     own, one, all_at_once, apart = [line.split("|") for line in table.splitlines()[2:6]]
-    assert own[7].strip() == f"{(base + 3 * (ADAPTER + LAYER_NORMS) + sum(heads.values())) / base:.2f}×"
+    assert own[7].strip() == f"{(base + 3 * (ADAPTER + LAYER_NORMS + POOLER) + sum(heads.values())) / base:.2f}×"
     assert one[7] == all_at_once[7] and one[7].strip() == f"{(base + sum(heads.values())) / base:.2f}×"
     assert apart[7].strip() == f"{(3 * base + sum(heads.values())) / base:.2f}×"
 
@@ -165,10 +166,10 @@ def test_what_is_stored_is_the_base_and_each_tasks_own(rows: list[dict[str, Any]
 def test_a_switch_moves_the_adapter_the_layer_norms_and_the_head(rows: list[dict[str, Any]]) -> None:
     first, second, third = of(rows, ADAPTERS)
     assert first["switch"] is None
-    own = [4 * (ADAPTER + LAYER_NORMS + (D + 1) * labels) for labels in LABELS.values()]
+    own = [4 * (ADAPTER + LAYER_NORMS + POOLER + (D + 1) * labels) for labels in LABELS.values()]
     assert second["switch"]["bytes"] == own[:2]
     assert third["switch"]["bytes"] == own
-    assert third["switch"]["model_bytes"] == 4 * third["base_parameters"] + own[0] - 4 * LAYER_NORMS
+    assert third["switch"]["model_bytes"] == 4 * third["base_parameters"] + own[0] - 4 * (LAYER_NORMS + POOLER)
     assert third["switch"]["milliseconds"] > 0
 
 

@@ -454,8 +454,8 @@ MUTANTS = [
     Mutant(
         "what the checkpoint lacked stays frozen",
         "adapter_fast/placement/sites.py",
-        "[*head_parameters(model), *new_parameters(model)]",
-        "head_parameters(model)",
+        "*new_parameters(model), *untrained_poolers(model)]",
+        "*untrained_poolers(model)]",
         "tests/adapter/test_new_parameters.py::test_a_model_of_another_family",
     ),
     Mutant(

@@ -270,7 +270,7 @@ def test_a_saved_head_is_not_put_in_a_quantised_ones_place(stand_in, tmp_path):
 def test_a_saved_language_head_over_a_quantised_one_is_refused_in_a_line(stand_in, tmp_path):
     save_adapters(train_adapters(add_adapters(build("llama"), CONFIG), head=["lm_head"]), tmp_path)
     model = stand_in(build("llama"), "lm_head")
-    with pytest.raises(ValueError, match=r"has head.lm_head.weight, which the model has not: pass head=False"):
+    with pytest.raises(ValueError, match=r"has head.lm_head.weight, which .*pass head=False"):
         load_adapters(model, tmp_path)
     plain = build("llama")
     before = snapshot(plain)

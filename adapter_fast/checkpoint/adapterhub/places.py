@@ -35,3 +35,9 @@ def adapterhub_key(model_type: str, sub_layer: str, layer: int, name: str, part:
     """Their key of an adapter's tensor, which is `part` of ours, with the base model's prefix."""
     family = HUB_FAMILIES[model_type]
     return f"{family.prefix}.{getattr(family, sub_layer).format(layer)}.adapters.{name}.{PARTS[part]}"
+
+
+def hub_head_key(model_type: str, key: str) -> str:
+    """Their key of a parameter of ours that trained with a head: with the base model's prefix where it lies inside."""
+    inside = key.split(".")[0] not in FAMILIES[model_type].head
+    return f"{HUB_FAMILIES[model_type].prefix}.{key}" if inside else key

@@ -222,4 +222,5 @@ def _read_head(directory: Path, model_type: str) -> dict[str, Tensor]:
             f"{path} is of a flexible head, {kind!r} of {values.get('model_class')!r}: those of transformers alone "
             f"are read, pass head=False to leave it out"
         )
-    return _load(weights)
+    prefix = f"{adapterhub_family(model_type, path).prefix}."  # of what trained inside the base: an untrained pooler
+    return {key.removeprefix(prefix): value for key, value in _load(weights).items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,11 +16,11 @@ from ...common.directories import replace_directory
 from ...config import AdapterConfig
 from ...placement.sites import family_of, find_layers
 from ...placement.state import unwrap
-from ..record import Saved
+from ..record import Record, Saved
 from ..record.collect import collect
 from .config import to_bn_config
 from .names import CONFIG_FILE, FILES, HEAD_CONFIG_FILE, HEAD_WEIGHTS_FILE, PARTS, WEIGHTS_FILE, WRITTEN_VERSION
-from .places import adapterhub_family, adapterhub_key, site_name
+from .places import adapterhub_family, adapterhub_key, hub_head_key, site_name
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -39,8 +40,9 @@ def export_adapterhub(
     """Write the named adapter, and the head trained with it, as AdapterHub's `adapters` 1.x does; whole or not at all.
 
     There model.load_adapter(directory) of a BERT, RoBERTa, XLM-R, DistilBERT, GPT-2, Llama or ViT loads it. An adapter
-    saved there before is replaced. Without biases they are written as zeros. Dropout is written, with a warning: theirs
-    sits behind the up-projection.
+    saved there before is replaced. Without biases they are written as zeros. Two things are written with a warning:
+    dropout, which sits behind the up-projection there, and a pooler that trained with the head, which is the base's
+    there, for all of its adapters.
 
     Args:
         model: a model with an adapter of this name, active or not. It is not changed.
@@ -89,13 +91,25 @@ def adapterhub_files(saved: Saved, base: Base, *, layer_norms: bool = True) -> d
         WEIGHTS_FILE: _pickle(_rename(saved, config)),
     }
     if record.head:
+        _warn_of_shared(record)
         if base.model_class is None:
             raise ValueError(f"adapter {record.name!r} has a head: model_class must name the model's class, got None")
-        head = {key: saved.tensors[f"head.{key}"] for key in record.head}
+        head = {hub_head_key(record.model_type, key): saved.tensors[f"head.{key}"] for key in record.head}
         labels = {"label2id": base.label2id, "num_labels": None if base.label2id is None else len(base.label2id)}
         files[HEAD_CONFIG_FILE] = _json({**header, "name": None, "config": None, **labels})
         files[HEAD_WEIGHTS_FILE] = _pickle(head)
     return files
+
+
+def _warn_of_shared(record: Record) -> None:
+    """What trains beside the head (an untrained pooler) is the adapter's own here, and the base's there."""
+    shared = [key for key in record.head if hub_head_key(record.model_type, key) != key]
+    if shared:
+        warnings.warn(
+            f"{shared[0]} ({len(shared)} such), trained with adapter {record.name!r}, replaces the base's in "
+            f"AdapterHub, for its other adapters too",
+            stacklevel=4,
+        )
 
 
 def _leave_out(config: AdapterConfig, layers: int | None) -> list[int]:

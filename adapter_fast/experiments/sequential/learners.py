@@ -97,13 +97,13 @@ class Learner:
 
 
 class AdapterLearner(Learner):
-    """An adapter a task in one frozen trunk, each with LayerNorms of its own, and a head."""
+    """An adapter a task in one frozen trunk, each with LayerNorms (and an untrained pooler) of its own, and a head."""
 
     def prepare(self) -> None:
         """A new adapter in the trunk, with LayerNorms and head to train."""
         name = adapter_name(len(self.models) - 1)
         add_adapters(self.trunk, AdapterConfig.houlsby(bottleneck=self.chain[-1].bottleneck), name)
-        train_adapters(self.trunk, name, head=False)  # the head is outside, and trains already
+        train_adapters(self.trunk, name)  # an untrained pooler too; the head is outside, and trains already
         self.trained = own_trained(self.models[-1].model)
 
     def activate(self, number: int) -> None:
@@ -128,9 +128,9 @@ class AdapterLearner(Learner):
             tensors = collect(self.trunk, adapter_name(i)).tensors
             sizes = {
                 part: _size({key: value for key, value in tensors.items() if key.startswith(f"{part}.")})
-                for part in ("adapter", "layer_norm")
+                for part in ("adapter", "layer_norm", "head")
             }
-            found.append({**sizes, **own_head})
+            found.append({**sizes, "head": sizes["head"] + own_head["head"]})
         return found
 
     def base_after(self) -> str:
