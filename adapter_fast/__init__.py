@@ -5,19 +5,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .adapter import FusedAdapter, ReferenceAdapter
-from .functional import fused_adapter
-from .reference import reference_adapter
-
 if TYPE_CHECKING:
+    from .adapter import FusedAdapter, ReferenceAdapter
     from .checkpoint import load_adapters, save_adapters
     from .config import AdapterConfig
+    from .functional import fused_adapter
     from .placement import adapter_summary, add_adapters, disable_adapters, remove_adapters, set_adapter
     from .recipe import train_adapters
+    from .reference import reference_adapter
 
 __version__ = "0.1.0"
 
-_LAZY = {
+_LAZY = {  # torch takes a second, and --help needs none of it
+    "FusedAdapter": "adapter",
+    "ReferenceAdapter": "adapter",
+    "fused_adapter": "functional",
+    "reference_adapter": "reference",
     "AdapterConfig": "config",
     "add_adapters": "placement",
     "set_adapter": "placement",
