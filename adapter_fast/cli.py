@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from . import __version__
+from .common.errors import UserError, first_line, printable
 from .experiments import NAMES
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+LONGEST = 2000  # characters of an error: a file may hold a name of megabytes
+DEBUG = "ADAPTER_FAST_DEBUG"  # in the environment: errors come with their traceback
 
 
 class Command(NamedTuple):
@@ -21,23 +31,30 @@ class Command(NamedTuple):
     help: str
     packages: tuple[str, ...]  # as imported
     extra: str
+    go_on: str = ""  # after an interrupt
 
 
+AGAIN = "the same command goes on"
 COMMANDS = {
     "tune": Command(
-        ".tasks.commands", "Tune a model on a task and save the adapter.", ("accelerate", "sklearn"), "tune"
+        ".tasks.commands",
+        "Tune a model on a task and save the adapter.",
+        ("accelerate", "sklearn"),
+        "tune",
+        "the same command with --resume goes on",
     ),
     "convert": Command(
         ".checkpoint.commands", "An adapter's files from AdapterHub's format to ours or back.", (), "tune"
     ),
     "push": Command(".checkpoint.commands", "Upload a saved adapter to the Hugging Face hub.", (), "tune"),
-    "pull": Command(".checkpoint.commands", "Download an adapter from the Hugging Face hub.", (), "tune"),
+    "pull": Command(".checkpoint.commands", "Download an adapter from the Hugging Face hub.", (), "tune", AGAIN),
     "demo": Command(".tasks.demo.commands", "Tune MiniLM on Reuters-R8 four ways.", ("accelerate", "sklearn"), "tune"),
     "experiment": Command(
         ".experiments.commands",
         f"The paper's experiments: {', '.join(NAMES)}.",
         ("accelerate", "sklearn", "scipy", "matplotlib"),
         "experiments",
+        AGAIN,
     ),
     "bench": Command(".benchmarks.commands", "Time and weigh adapters against their peers.", ("matplotlib",), "bench"),
     "profile": Command(
@@ -63,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     import click
 
-    from .common.errors import UserError
+    asked = ""
 
     class Group(click.Group):
         """Imports a command only when it is asked for."""
@@ -72,32 +89,90 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return list(_offered())
 
         def get_command(self, context: click.Context, name: str) -> click.Command | None:
+            nonlocal asked
             command = _offered().get(name)
             if command is None:
-                return None
+                if name in COMMANDS:
+                    context.fail(f"{name} needs a checkout of the repository, and this is an installed package")
+                return context.fail(f"No such command {name!r}.{_nearest(name)}")
             lacking = _missing(command.packages, command.extra)
             if lacking:
                 raise _Missing(lacking)
+            asked = name
             return getattr(import_module(command.module, __package__), name)
 
         def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
             with formatter.section("Commands"):
                 formatter.write_dl([(name, command.help) for name, command in _offered().items()])
 
-    group = Group("adapter-fast", help="Houlsby adapters for Hugging Face transformers.")
+    group = Group(
+        "adapter-fast",
+        help="Houlsby adapters for Hugging Face transformers.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    group = click.version_option(__version__)(group)
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    _print_anywhere()
     try:
-        group.main(args=None if arguments is None else list(arguments), prog_name="adapter-fast", standalone_mode=False)
-    except _Missing as error:
-        return _fail(str(error), FAILED)
-    except click.ClickException as error:
-        return _fail(error.format_message(), BAD_INPUT)
-    except UserError as error:
-        return _fail(str(error), BAD_INPUT)
-    except OSError as error:  # the machine's refusal: a full disk, a directory that may not be written
-        return _fail(f"{_unwritten(error)}{error}", FAILED)
+        with _sigterm():
+            group.main(args=words, prog_name="adapter-fast", standalone_mode=False)
+            sys.stdout.flush()  # a full disk is told of here, not by the interpreter at its end
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted; tune goes on with --resume, experiment with the same command", INTERRUPTED)
+        go_on = COMMANDS[asked].go_on if asked else ""
+        return _fail(f"interrupted; {go_on}" if go_on else "interrupted", INTERRUPTED)
+    except Exception as error:  # also what nobody foresaw: a traceback is for who asks for it
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        if isinstance(error, click.MissingParameter):
+            return _fail(_all_missing(error), BAD_INPUT)
+        if isinstance(error, click.ClickException):
+            return _fail(error.format_message(), BAD_INPUT)
+        if isinstance(error, UserError):
+            return _fail(str(error), BAD_INPUT)
+        if isinstance(error, _Missing):
+            return _fail(str(error), FAILED)
+        if isinstance(error, OSError):  # the machine's refusal: a full disk, a directory that may not be written
+            return _fail(f"{_unwritten(error)}{error}", FAILED)
+        where = "" if os.environ.get(DEBUG) else f" ({DEBUG}=1 shows where)"
+        return _fail(f"{type(error).__name__}: {first_line(error)}{where}", FAILED)
     return 0
+
+
+def _print_anywhere() -> None:
+    """What a stream's encoding does not have (a C locale's ASCII, half a surrogate pair) is escaped, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _sigterm() -> Iterator[None]:
+    """SIGTERM does what SIGINT does, whoever handles that by then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _nearest(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, _offered())
+    return f" Did you mean {' or '.join(near)}?" if near else f" Commands: {', '.join(_offered())}"
+
+
+def _all_missing(error: Any) -> str:
+    """Every parameter that a command lacks; click names the first. It takes those that were given before the others."""
+    lacking = [each for each in error.ctx.command.params if each.required and each.name not in error.ctx.params]
+    names = []
+    for each in lacking:
+        choices = getattr(each.type, "choices", ())
+        names.append(each.get_error_hint(error.ctx) + (f" ({' or '.join(choices)})" if choices else ""))
+    return f"missing {', '.join(names)}: see {error.ctx.command_path} --help"
 
 
 def _offered() -> dict[str, Command]:
@@ -126,5 +201,5 @@ def _unwritten(error: OSError) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"adapter-fast: {' '.join(message.split())}", file=sys.stderr)
+    print(f"adapter-fast: {printable(' '.join(message.split()), LONGEST)}", file=sys.stderr)
     return code

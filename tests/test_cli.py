@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from tiny_task import write_model, write_task
 
-from adapter_fast import cli
+from adapter_fast import __version__, cli
 from adapter_fast.cli import main
+from adapter_fast.common.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,9 +123,22 @@ def test_an_output_directory_in_use_is_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
 
-def test_a_missing_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tune", "--model", "minilm"]) == cli.BAD_INPUT
-    assert capsys.readouterr().err == "adapter-fast: Missing option '--task'.\n"
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tune", "--model", "minilm"], "missing '--task', '--output': see adapter-fast tune --help"),
+        (["convert", "here"], "missing 'OUTPUT', '--to' (adapterhub or adapter_fast): see adapter-fast convert --help"),
+        (["tune", "--modle", "minilm"], "No such option '--modle'. (Did you mean one of: '--model', '--no-model')"),
+        (["tuen"], "No such command 'tuen'. Did you mean tune?"),
+        (["xyz"], "No such command 'xyz'. Commands: tune, convert, "),
+    ],
+)
+def test_what_is_missing_or_mistyped_is_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == cli.BAD_INPUT
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"adapter-fast: {message[:40]}")
 
 
 def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,39 +154,136 @@ def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch, capsys
     assert capsys.readouterr().err == 'adapter-fast: matplotlib is not installed: pip install "adapter_fast[bench]"\n'
 
 
-def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
+def test_help_names_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
     text = capsys.readouterr().out
     assert all(re.search(rf"^  {name} +\S", text, re.M) for name in cli.COMMANDS)
 
 
-def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tuen"]) == cli.BAD_INPUT
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("adapter-fast: No such command 'tuen'")
+def test_version_and_short_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"adapter-fast, version {__version__}\n"
+    assert main(["tune", "-h"]) == 0
+    assert "--label-column" in capsys.readouterr().out
 
 
-def test_an_interrupt_says_how_to_go_on(
+def test_report_outside_a_checkout_says_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = {name: command for name, command in cli.COMMANDS.items() if name != "report"}
+    monkeypatch.setattr(cli, "_offered", lambda: here)
+    assert main(["report"]) == cli.BAD_INPUT
+    assert "report needs a checkout of the repository" in capsys.readouterr().err
+
+
+def raising(error: BaseException):
+    """tuning.tune that does nothing else."""
+
+    def tune(*_: object, **__: object) -> None:
+        raise error
+
+    return tune
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), cli.INTERRUPTED, "interrupted; the same command with --resume goes on"),
+        (RuntimeError("odd\nand more"), cli.FAILED, "RuntimeError: odd (ADAPTER_FAST_DEBUG=1 shows where)"),
+        (MemoryError(), cli.FAILED, "MemoryError: MemoryError (ADAPTER_FAST_DEBUG=1 shows where)"),
+        (UserError("a \x1b[31mred\x07 name \ud800"), cli.BAD_INPUT, r"a \x1b[31mred\x07 name \ud800"),
+    ],
+)
+def test_whatever_is_raised_is_one_line(
+    error: BaseException,
+    code: int,
+    line: str,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from adapter_fast.tasks import tuning
+
+    monkeypatch.setattr(tuning, "tune", raising(error))
+    assert main(tune_arguments(tiny, tmp_path / "run")) == code
+    assert capsys.readouterr().err.strip() == f"adapter-fast: {line}"
+
+
+def test_a_name_of_megabytes_is_shortened_and_the_end_stays(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from adapter_fast.tasks import tuning
 
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    monkeypatch.setattr(tuning, "tune", raising(UserError(f"{'x' * 3_000_000} is no label: expected gold")))
+    assert main(tune_arguments(tiny, tmp_path / "run")) == cli.BAD_INPUT
+    error = capsys.readouterr().err
+    assert len(error) < 2100
+    assert error.endswith("is no label: expected gold\n")
 
-    monkeypatch.setattr(tuning, "tune", interrupted)
+
+def test_who_asks_for_it_gets_the_traceback(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from adapter_fast.tasks import tuning
+
+    monkeypatch.setattr(tuning, "tune", raising(RuntimeError("odd")))
+    monkeypatch.setenv(cli.DEBUG, "1")
+    assert main(tune_arguments(tiny, tmp_path / "run")) == cli.FAILED
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "adapter-fast: RuntimeError: odd"
+
+
+def test_sigterm_is_an_interrupt(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from adapter_fast.tasks import tuning
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(tuning, "tune", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5))
+    monkeypatch.setattr(signal, "default_int_handler", signal.getsignal(signal.SIGINT))
     assert main(tune_arguments(tiny, tmp_path / "run")) == cli.INTERRUPTED
-    error = capsys.readouterr().err.strip()
-    assert error == "adapter-fast: interrupted; tune goes on with --resume, experiment with the same command"
+    assert "interrupted; " in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+C_LOCALE = {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+
+
+def run_program(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A program that imports main."""
+    program = f"import sys; from adapter_fast.cli import main; {code}"
+    environment = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from adapter_fast.cli import main; main(['tune', '--help']); print(*sys.modules, file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = "main([*sys.argv[1:], '--help']); print(*sys.modules, file=sys.stderr)"
+    done = run_program(loaded)
+    assert not {"torch", "numpy", "transformers"} & set(done.stderr.split())
+    done = run_program(loaded.replace("*sys.argv[1:]", "'tune'"))
     assert "--label-column" in done.stdout
     assert not {"transformers", "sklearn", "accelerate"} & set(done.stderr.split())
+
+
+def test_an_ascii_terminal_takes_every_character() -> None:
+    signs = "print(chr(0x3bc), chr(0xd800))"  # no locale has the second
+    assert run_program(signs, **C_LOCALE).returncode == 1
+    done = run_program(f"main(['--version']); {signs}; sys.exit(main([chr(0x3bc)]))", **C_LOCALE)
+    assert done.returncode == cli.BAD_INPUT
+    assert r"\u03bc \ud800" in done.stdout
+    assert r"No such command '\u03bc'" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_standard_output_that_takes_nothing_is_one_line() -> None:
+    program = "import sys; from adapter_fast.cli import main; sys.exit(main(['--version']))"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == cli.FAILED
+    assert done.stderr == "adapter-fast: standard output cannot be written: [Errno 28] No space left on device\n"
 
 
 def test_a_run_killed_with_sigkill_resumes_to_the_same_adapter(tiny: Path, tmp_path: Path) -> None:

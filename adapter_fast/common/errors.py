@@ -9,6 +9,13 @@ def first_line(error: BaseException) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
+def printable(text: str, most: int = 200) -> str:
+    """Text out of a file as a terminal may have it: nothing that it would obey, and of a long one begin and end."""
+    if len(text) > most:
+        text = f"{text[: most * 3 // 4]} … {text[-(most // 4) :]}"
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 class WriteError(OSError):
     """A file or directory that cannot be written: `filename`, and why: `errno` and `strerror`."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import click
@@ -16,7 +15,6 @@ from ..commands import one_gpu
 def demo(output: Path, quick: bool) -> None:
     """Tune MiniLM on Reuters-R8 four ways and print one table."""
     one_gpu()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the worker and its folder go too
     from rich.console import Console
 
     from .run import run_demo
