@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 from .checks import check_activation, check_dropout, check_init, check_memory, check_number, check_size
+from .common.errors import printable
 
 SUB_LAYERS = ("attention", "cross_attention", "feed_forward")  # in the order in which they run
 Form = Literal["output", "norm", "parallel"]  # what an adapter does at its place: placement.container.run_site
@@ -41,6 +42,7 @@ PLACEMENTS = {
     ),
 }
 IMPLEMENTATIONS = ("fused", "reference")
+WIDEST = 2**16  # bottleneck: the models' own widths are below it, and so an error in place of all memory
 WEIGHT_DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
@@ -79,7 +81,7 @@ class AdapterConfig:
     layer's two sub-layers. The defaults are this library's; AdapterConfig.houlsby() is the paper's own code.
 
     Args:
-        bottleneck: m, at least 1. The paper's sweep is 8, 64, 256 (section 3.2).
+        bottleneck: m, from 1 to 65,536. The paper's sweep is 8, 64, 256 (section 3.2).
         activation: a name of reference.ACTIVATIONS, "gelu" (erf) by default.
         placement: where in a layer, a name of PLACEMENTS: "houlsby" behind attention and feed-forward, after dropout,
             before residual and LayerNorm. PLACEMENTS says what each computes.
@@ -121,6 +123,8 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         check_size("bottleneck", self.bottleneck)
+        if self.bottleneck > WIDEST:
+            raise ValueError(f"bottleneck must be at most {WIDEST:,}, got {self.bottleneck:,}")
         if not isinstance(self.activation, str):
             raise TypeError(f"activation must be a string, got {self.activation!r}")
         check_activation(self.activation)
@@ -167,10 +171,9 @@ class AdapterConfig:
             raise TypeError(f"target_modules must be a string, a regular expression, got {self.target_modules!r}")
         try:
             re.compile(self.target_modules)
-        except re.error as error:
-            raise ValueError(
-                f"target_modules must be a regular expression, got {self.target_modules!r}: {error}"
-            ) from None
+        except (re.error, RecursionError, OverflowError) as error:  # nested too deep, a count too large
+            given = printable(repr(self.target_modules))
+            raise ValueError(f"target_modules must be a regular expression, got {given}: {error}") from None
         for name in ("sublayers", "layers"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} must be None with target_modules, got {getattr(self, name)!r}")

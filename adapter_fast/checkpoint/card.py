@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..common.errors import printable
 from .record import Record
 
 CARD_FILE = "README.md"
@@ -23,7 +24,7 @@ def card_of(record: Record, directory: str | os.PathLike[str]) -> bytes:
 
 def _text(record: Record) -> str:
     base = record.base.get("name")
-    on_hub = isinstance(base, str) and base.count("/") <= 1 and not base.startswith((".", "/")) and "\n" not in base
+    on_hub = isinstance(base, str) and base.count("/") <= 1 and not base.startswith((".", "/")) and base.isprintable()
     named = base if on_hub else f"a {record.model_type}"
     config = record.config
     lines = [
@@ -41,7 +42,7 @@ def _text(record: Record) -> str:
         f"{len(record.head)} head tensors of its own.",
     ]
     if record.labels:
-        lines += ["", f"Classes: {', '.join(record.labels)}."]
+        lines += ["", f"Classes: {', '.join(map(printable, record.labels))}."]
     lines += [
         "",
         "```python",

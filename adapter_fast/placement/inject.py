@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..adapter import FusedAdapter, ReferenceAdapter
+from ..common.errors import printable
 from ..config import AdapterConfig
 from .container import AdapterSite, attach, attach_inlet, detach, detach_inlet, site_of, sites_in
 from .loading import finish_loading, prepare_loading
@@ -20,6 +21,7 @@ from .state import AdapterState, activate, drop, find_state, refuse_wrapped, req
 from .walk import INLET, STATE, base_modules, base_parameters, remove_loading_hook
 
 Model = TypeVar("Model", bound=nn.Module)
+LONGEST_NAME = 200
 _IMPLEMENTATIONS: dict[str, type[FusedAdapter] | type[ReferenceAdapter]] = {
     "fused": FusedAdapter,
     "reference": ReferenceAdapter,
@@ -32,6 +34,9 @@ def check_name(name: Any) -> None:
         raise TypeError(f"an adapter's name must be a string, got {name!r}")
     if not name or "." in name:
         raise ValueError(f"an adapter's name must be non-empty and without a dot, got {name!r}")
+    if not (name.isprintable() and name.strip()) or len(name) > LONGEST_NAME:  # control and zero-width characters too
+        given = f"{printable(repr(name))} of length {len(name):,}"
+        raise ValueError(f"an adapter's name must have at most {LONGEST_NAME} characters, all to be seen, got {given}")
     if hasattr(nn.ModuleDict(), name):
         raise ValueError(f"an adapter's name must not be one of torch.nn.ModuleDict's own attributes, got {name!r}")
 

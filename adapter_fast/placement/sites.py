@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..common.errors import printable
 from ..config import PLACEMENTS, SUB_LAYERS, AdapterConfig, Form
 from .families import FAMILIES, HEAD, Family, Stack, SubLayer
 from .sharded import whole
@@ -210,9 +211,8 @@ def _targets(model: nn.Module, pattern: str) -> list[Site]:
         if name and re.fullmatch(pattern, name)
     ]
     if not sites:
-        raise ValueError(
-            f"target_modules {pattern!r} matches no module of {type(model).__name__}: {_candidates(model)}"
-        )
+        given = printable(repr(pattern))
+        raise ValueError(f"target_modules {given} matches no module of {type(model).__name__}: {_candidates(model)}")
     uncalled = _uncalled(model)
     for site in sites:
         if site.name in uncalled:

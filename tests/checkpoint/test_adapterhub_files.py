@@ -672,7 +672,7 @@ DAMAGE = {
     "factor tiny": (lambda at: config(at, {"reduction_factor": 5e-324}), "reduction_factor 5e-324 gives no bottleneck"),
     "factor small": (
         lambda at: config(at, {"reduction_factor": 1e-9}),
-        r"must have shape \[3\d+, 32\], .* has \[5, 32\]",
+        "reduction_factor 1e-09 gives no bottleneck",
     ),
     "factor a string": (lambda at: config(at, {"reduction_factor": "16"}), "reduction_factor '16' cannot be computed"),
     "scaling true": (
@@ -809,7 +809,7 @@ def test_a_malicious_pickle_does_not_run(file, how, saved, tmp_path):
         torch.save(tensors, saved / file)
     else:
         (saved / file).write_bytes(pickle.dumps(tensors))
-    refuse(build(), saved, f"{file} cannot be read as tensors alone, truncated or unsafe")
+    refuse(build(), saved, f"{file} cannot be read as tensors alone, truncated or unsafe: it holds more than tensors$")
     assert not mark.exists()
     torch.load(saved / file, weights_only=False) if how == "zip" else pickle.loads((saved / file).read_bytes())
     assert mark.read_text() == "was here"  # so it would have

@@ -628,6 +628,11 @@ def test_the_card_says_how_to_load_and_stays_where_it_was_changed(tmp_path):
     assert {"adapter_fast", "bottleneck-adapter", "bert"} <= set(metadata["tags"])
     assert "load_adapters(model, directory)" in card.read_text()
     assert "Classes: no, yes, maybe." in card.read_text()
+    model.config.id2label[1] = "yes\n# \x1b[2J"
+    model.config._name_or_path = "a\x1b[2J"
+    save_adapters(model, tmp_path / "adapter")
+    assert r"Classes: no, yes\n# \x1b[2J, maybe." in card.read_text()
+    assert "\x1b" not in card.read_text()
     model.config._name_or_path = "/somewhere/of/mine"
     save_adapters(model, tmp_path / "adapter")
     assert "base_model" not in card.read_text()

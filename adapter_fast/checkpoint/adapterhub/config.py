@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...config import PLACEMENTS, AdapterConfig
+from ...config import PLACEMENTS, WIDEST, AdapterConfig
 from .names import ACTIVATIONS, DEFAULTS, DROPOUT_ELSEWHERE, FIXED, LOCATIONS, ONLY_IN_TRAINING, REQUIRED
 from .names import PLACEMENTS as PLACES
 
@@ -52,7 +52,7 @@ def from_bn_config(values: Mapping[str, Any], hidden_size: int, where: Path) -> 
             warnings.warn(f"{where}: {key} {config[key]} is left out, further training here has none", stacklevel=4)
     if config["dropout"]:
         warnings.warn(f"{where}: dropout {config['dropout']} is kept, but {DROPOUT_ELSEWHERE}", stacklevel=4)
-    if not math.isfinite(hidden_size / config["reduction_factor"]):
+    if not hidden_size / config["reduction_factor"] <= WIDEST:  # nan too
         raise ValueError(f"{where}: reduction_factor {config['reduction_factor']!r} gives no bottleneck")
     return AdapterConfig(
         bottleneck=bottleneck(hidden_size, config["reduction_factor"]),

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -132,7 +133,8 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         tensors = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises a dozen types, and a refused one UnpicklingError
-        reason = first_line(error)
+        # Torch's own words on a refused pickle are how to load it all the same.
+        reason = "it holds more than tensors" if isinstance(error, UnpicklingError) else first_line(error)
         raise ValueError(f"{path} cannot be read as tensors alone, truncated or unsafe: {reason[:200]}") from None
     if not isinstance(tensors, dict) or not all(isinstance(key, str) for key in tensors):
         raise ValueError(f"{path} must hold tensors by name, it holds {type(tensors).__name__}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from peft.config import PeftConfig
 
+from ...common.errors import printable
 from ...common.files import write_whole
 from ...config import AdapterConfig
 from .registration import peft_type
@@ -26,10 +27,9 @@ def _checked_pattern(name: str, value: Any) -> None:
     if isinstance(value, str):
         try:
             re.compile(value)
-        except re.error as error:
-            raise ValueError(
-                f"{name} must be a list of names or a regular expression, got {value!r}: {error}"
-            ) from None
+        except (re.error, RecursionError, OverflowError) as error:  # nested too deep, a count too large
+            given = printable(repr(value))
+            raise ValueError(f"{name} must be a list of names or a regular expression, got {given}: {error}") from None
     elif value is not None:
         _checked_names(name, value)
 

@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from ...common.errors import UserError
-from ...config import PLACEMENTS
+from ...config import PLACEMENTS, WIDEST
 from . import KINDS
 
 ADAPTER_METHODS = ("fused", "reference")
@@ -63,6 +63,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}")
+        if self.bottleneck > WIDEST:
+            raise UserError(f"bottleneck must be at most {WIDEST:,}, got {self.bottleneck:,}")
         if not 1 <= len(self.text_columns) <= 2:
             raise UserError(f"text_column must be given once, or twice for pairs, got {len(self.text_columns)}")
         if len(set(self.text_columns)) < len(self.text_columns):
