@@ -175,7 +175,7 @@ def exported(model: nn.Module, family: str, strict: bool) -> torch.export.Export
 @quick({("bert", "houlsby", False), ("vit", "parallel", False)}, "strict", choices=[False, True])
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
 def test_export_with_dynamic_sizes_saved_and_loaded(family, placement, strict):
-    """As a user exports: in eval mode, gradients neither off nor frozen. The file needs adapter_fast imported."""
+    """As a user exports: in eval mode, gradients neither off nor frozen. The file needs adapter_fast.functional."""
     model = adapted(family, placement)
     model.config.use_cache = False
     program = exported(model, family, strict)
