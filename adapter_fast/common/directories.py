@@ -12,6 +12,8 @@ from typing import Any
 
 from .files import writing
 
+LARGEST_JSON = 2**26  # bytes: a whole model's index of tensors is below it
+
 
 def resolve(directory: str | os.PathLike[str]) -> Path:
     """The absolute path to read from: the old adapter's where a save is, or was killed, between its two renames."""
@@ -20,13 +22,25 @@ def resolve(directory: str | os.PathLike[str]) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; ValueError where it holds none."""
+    """The object in a JSON file; ValueError where it holds none, or a key twice, or is larger than any record."""
+    size = path.stat().st_size
+    if size > LARGEST_JSON:
+        raise ValueError(f"{path} must be JSON of at most {LARGEST_JSON:,} bytes, it has {size:,}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} must be JSON, it does not parse: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a JSON object, it holds {type(values).__name__}")
+    return values
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's pairs; of a key that is there twice readers take the one or the other."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"it has {next(key for key in keys if keys.count(key) > 1)!r} twice")
     return values
 
 

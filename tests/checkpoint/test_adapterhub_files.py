@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import warnings
+import zipfile
 from pathlib import Path
 
 import hub_worker
@@ -519,7 +520,7 @@ def test_what_cannot_be_converted_writes_nothing(source, options, message, tmp_p
     save_adapters(ours_for_them(build(), OURS["houlsby"]), tmp_path / "head", "task")
     save_adapters(add_adapters(build(), AdapterConfig(4, layers=(1,)), "a"), tmp_path / "layers", "a")
     save_adapters(add_adapters(build(), AdapterConfig(4), "a"), tmp_path / "odd", "a")
-    header(tmp_path / "odd", model_type="gpt2")
+    header(tmp_path / "odd", model_type="gpt2", record_sha256="gone")
     exported(tmp_path / "hub")
     options = {"to": "adapterhub", "output": "out", **options}
     with pytest.raises(ValueError, match=message):
@@ -596,6 +597,15 @@ def edit(directory, change, file="pytorch_adapter.bin"):
     tensors = torch.load(directory / file, weights_only=True)
     changed = change(tensors)
     torch.save(changed if isinstance(changed, (dict, list)) else tensors, directory / file)
+
+
+def packed(path):
+    """The same members, deflated: what a small file could make a large one of."""
+    with zipfile.ZipFile(path) as stored:
+        members = {each: stored.read(each) for each in stored.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, content in members.items():
+            out.writestr(name, content)
 
 
 def first(tensors):
@@ -747,6 +757,13 @@ DAMAGE = {
         lambda at: edit(at, lambda _: {"bert.embeddings.word_embeddings.weight": torch.zeros(60, 32)}, HEAD_FILES[1]),
         r"has head\.embeddings.*, which is the base's in the model: list the head's names in head, or pass head=False",
     ),
+    "a tensor of few bytes": (
+        lambda at: edit(
+            at, lambda t: {key: value.flatten()[:1].clone().expand(value.shape) for key, value in t.items()}
+        ),
+        r"must hold dense tensors, .* has fewer bytes stored",
+    ),
+    "packed": (lambda at: packed(at / FILES[1]), "data.pkl is packed, as torch.save never does"),
     "head truncated": (lambda at: cut(at / HEAD_FILES[1]), "pytorch_model_head.bin cannot be read as tensors alone"),
 }
 
@@ -809,7 +826,8 @@ def test_a_malicious_pickle_does_not_run(file, how, saved, tmp_path):
         torch.save(tensors, saved / file)
     else:
         (saved / file).write_bytes(pickle.dumps(tensors))
-    refuse(build(), saved, f"{file} cannot be read as tensors alone, truncated or unsafe: it holds more than tensors$")
+    why = "it holds more than tensors$" if how == "zip" else "it is no whole zip of torch.save, File is not a zip file$"
+    refuse(build(), saved, f"{file} cannot be read as tensors alone, truncated or unsafe: {why}")
     assert not mark.exists()
     torch.load(saved / file, weights_only=False) if how == "zip" else pickle.loads((saved / file).read_bytes())
     assert mark.read_text() == "was here"  # so it would have

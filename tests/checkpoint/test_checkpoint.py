@@ -86,7 +86,7 @@ def test_files_are_pinned(saved):
     assert sorted(os.listdir(saved)) == ["README.md", "adapter.safetensors", "adapter_config.json"]
     assert list(record) == [
         "format_version", "library_version", "name", "model_type", "hidden_size", "config", "dtype", "sites",
-        "layer_norms", "head", "sha256", "base", "labels", "transformers_version",
+        "layer_norms", "head", "sha256", "base", "labels", "transformers_version", "record_sha256",
     ]  # fmt: skip
     assert list(record["base"]) == ["name", "revision", "digest"]
     assert record["transformers_version"] == transformers.__version__
@@ -329,7 +329,7 @@ def test_fields_that_came_later_may_be_absent(saved):
     first = {"bottleneck", "activation", "placement", "scale", "bias", "init_std", "implementation", "dtype", "memory"}
     output = logits(load_adapters(build(), saved))
     written = json.loads((saved / CONFIG_FILE).read_text())["config"]
-    edit_record(config={key: value for key, value in written.items() if key in first})(saved)
+    edit_record(config={key: value for key, value in written.items() if key in first}, record_sha256=...)(saved)
     model = load_adapters(build(), saved)
     assert torch.equal(logits(model), output)
     adapter = next(iter(sites_in(model).values())).adapters["default"]
@@ -436,6 +436,13 @@ NORM = "layer_norm.encoder.layer.0.output.LayerNorm.weight"
         (edit_bytes(CONFIG_FILE, lambda b: b[:50]), "adapter_config.json must be JSON, it does not parse"),
         (edit_bytes(CONFIG_FILE, lambda b: b"\xff\xfe"), "adapter_config.json must be JSON, it does not parse"),
         (edit_bytes(CONFIG_FILE, lambda b: b"[]"), "adapter_config.json must hold a JSON object, it holds list"),
+        (edit_config(scale=0.8), "adapter_config.json was changed after it was saved: its record_sha256 is of other"),
+        (edit_record(labels=["b", "a"]), "adapter_config.json was changed after it was saved"),
+        (edit_bytes(CONFIG_FILE, lambda b: b[:1] + b'"dtype": "float16",' + b[1:]), "parse: it has 'dtype' twice"),
+        (
+            lambda directory: os.truncate(directory / CONFIG_FILE, 2**26 + 1),
+            "adapter_config.json must be JSON of at most 67,108,864 bytes, it has 67,108,865$",
+        ),
     ],
 )
 @pytest.mark.parametrize("others", [0, 1])
@@ -455,7 +462,8 @@ def test_damage_is_named_and_changes_nothing(edit, message, others, saved):
 def reseal(directory):
     import hashlib
 
-    edit_record(sha256=hashlib.sha256((directory / WEIGHTS_FILE).read_bytes()).hexdigest())(directory)
+    new = hashlib.sha256((directory / WEIGHTS_FILE).read_bytes()).hexdigest()
+    edit_record(sha256=new, record_sha256=None)(directory)
 
 
 def test_a_file_that_renames_a_base_weight_as_a_layer_norm_is_refused(saved):
@@ -564,9 +572,9 @@ def test_a_saved_directory_can_be_moved(saved):
 
 
 def test_files_of_an_older_version_load(saved):
-    """They had no base, labels or transformers_version, and their config had fewer fields."""
+    """They had no base, labels, transformers_version or record_sha256, and their config had fewer fields."""
     record = json.loads((saved / CONFIG_FILE).read_text())
-    for key in ("base", "labels", "transformers_version"):
+    for key in ("base", "labels", "transformers_version", "record_sha256"):
         del record[key]
     (saved / CONFIG_FILE).write_text(json.dumps(record))
     assert torch.equal(logits(load_adapters(build(), saved)), logits(tuned()))

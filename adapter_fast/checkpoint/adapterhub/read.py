@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...common.directories import read_json
-from ...common.errors import first_line
+from ...common.errors import first_line, printable
 from ...config import AdapterConfig
 from ..record import (
     FORMAT_VERSION,
@@ -130,6 +131,7 @@ def _load(path: Path) -> dict[str, Tensor]:
     blob = path.read_bytes()
     if path.suffix == ".safetensors":
         return read_safetensors(path, blob)
+    _check_zip(path, blob)
     try:
         tensors = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises a dozen types, and a refused one UnpicklingError
@@ -141,7 +143,25 @@ def _load(path: Path) -> dict[str, Tensor]:
     for key, value in tensors.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise ValueError(f"{path} must hold dense tensors, {key} is {type(value).__name__}")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # an expanded one: a memory bomb
+            raise ValueError(f"{path} must hold dense tensors, {key} of {list(value.shape)} has fewer bytes stored")
     return tensors
+
+
+def _check_zip(path: Path, blob: bytes) -> None:
+    """torch.load does not look at the checksums that torch.save writes: a changed byte would be another weight."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(blob)) as members:
+            packed = [each for each in members.infolist() if each.compress_type != zipfile.ZIP_STORED]
+            damaged = packed[0].filename if packed else members.testzip()
+    except Exception as error:  # zipfile raises half a dozen types over damage, NotImplementedError among them
+        raise ValueError(
+            f"{path} cannot be read as tensors alone, truncated or unsafe: it is no whole zip of torch.save, "
+            f"{first_line(error)[:200]}"
+        ) from None
+    if damaged is not None:
+        why = "is packed, as torch.save never does" if packed else "has another checksum than the file names"
+        raise ValueError(f"{path} cannot be read as tensors alone, truncated or unsafe: {printable(damaged)} {why}")
 
 
 def _places(tensors: Mapping[str, Tensor], model_type: str, name: str, where: Path) -> dict[_Place, Tensor]:

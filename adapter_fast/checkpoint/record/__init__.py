@@ -44,6 +44,12 @@ class Record:
     base: dict[str, Any] = field(default_factory=dict)  # name, revision, digest: record/base.py
     labels: list[str] | None = None  # of the head's classes
     transformers_version: str | None = None
+    record_sha256: str | None = None  # of all the other fields; files of before it have none
+
+    def digest(self) -> str:
+        """The sha256 of canonical JSON: without record_sha256, keys sorted, no blanks."""
+        values = {key: value for key, value in asdict(self).items() if key != "record_sha256"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class Saved(NamedTuple):
@@ -103,6 +109,7 @@ def own_files(saved: Saved) -> dict[str, bytes]:
         {key: value.detach().cpu().contiguous().clone() for key, value in saved.tensors.items()}
     )
     record = replace(saved.record, sha256=hashlib.sha256(blob).hexdigest())
+    record = replace(record, record_sha256=record.digest())
     return {WEIGHTS_FILE: blob, CONFIG_FILE: json.dumps(asdict(record), indent=2).encode() + b"\n"}
 
 
@@ -165,7 +172,7 @@ def adapter_shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[i
 
 
 def read_tensors(path: Path, record: Record, config: AdapterConfig, widths: Mapping[str, int]) -> dict[str, Tensor]:
-    """The tensors, after their names, the adapter's shapes and dtypes, and the whole file's sha256 are checked.
+    """The tensors, after their names, the adapter's shapes and dtypes, the file's sha256 and the record's are checked.
 
     Args:
         path: of adapter.safetensors.
@@ -184,6 +191,11 @@ def read_tensors(path: Path, record: Record, config: AdapterConfig, widths: Mapp
         check_extent(key, tensors[key], shape, record.dtype, str(path))
     if hashlib.sha256(blob).hexdigest() != record.sha256:
         raise ValueError(f"{path} has another sha256 than {CONFIG_FILE} names, truncated or tampered with")
+    if record.record_sha256 not in (None, record.digest()):
+        raise ValueError(
+            f"{path.with_name(CONFIG_FILE)} was changed after it was saved: its record_sha256 is of other values "
+            f"(without that key it is loaded as it is)"
+        )
     return tensors
 
 
