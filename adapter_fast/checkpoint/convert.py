@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from ..common.directories import replace_directory, resolve
+from ..common.directories import Content, replace_directory, resolve
 from .adapterhub.names import FILES
 from .adapterhub.read import is_adapterhub, read_adapterhub, refuse_other_kinds
 from .adapterhub.write import Base, adapterhub_files
@@ -52,7 +52,7 @@ def convert_adapter(
         raise ValueError(f"{path} is in the format {to} already")
     if is_adapterhub(values):
         saved = read_adapterhub(path, values, head)[0]
-        ours = {**own_files(saved), CARD_FILE: card_of(saved.record, output)}
+        ours: dict[str, Content] = {**own_files(saved), CARD_FILE: lambda: card_of(saved.record, output)}
         replace_directory(output, ours, (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE))
         return
     record = parse_record(path / CONFIG_FILE, values)

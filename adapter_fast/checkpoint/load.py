@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..common.directories import resolve
+from ..common.directories import read_whole
 from ..config import AdapterConfig
 from ..placement.container import site_of
 from ..placement.inject import add_adapters, check_new_name, remove_adapters
@@ -85,7 +85,27 @@ def load_adapters(
     """
     refuse_wrapped(model, "load_adapters")
     base = unwrap(model)
-    path = resolve(directory)
+    found = read_whole(directory, lambda path: _read(base, path, name, layer_norms, head))
+    _put_in(base, found)
+    _say_what_differs(base, found.path, found.record, found.head)
+    return model
+
+
+class _Read(NamedTuple):
+    """What a directory holds, checked against a model."""
+
+    path: Path
+    name: str
+    config: AdapterConfig
+    record: Record
+    sites: dict[str, Site]
+    tensors: dict[str, Tensor]
+    kept: dict[str, Tensor]  # LayerNorms and head, by the model's parameter names
+    head: bool
+
+
+def _read(base: nn.Module, path: Path, name: str | None, layer_norms: bool, head: bool | Sequence[str]) -> _Read:
+    """All of the files, checked; the model is not touched."""
     tensors: dict[str, Tensor] | None = None
     where = path / WEIGHTS_FILE
     values = _read_config(path)
@@ -111,9 +131,7 @@ def load_adapters(
     if head:
         kept |= _base_values(base, tensors, "head", record.head, task_parameters(base, head), where)
     refuse_offloaded(base, kept)
-    _put_in(base, name, config, record, sites, tensors, kept)
-    _say_what_differs(base, path, record, head is not False)
-    return model
+    return _Read(path, name, config, record, sites, tensors, kept, head is not False)
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:
@@ -138,28 +156,21 @@ def _say_what_differs(base: nn.Module, path: Path, record: Record, head: bool) -
         warnings.warn(f"{path} has a head whose class {odd[0]!r} is named {odd[1]!r} in this model", stacklevel=3)
 
 
-def _put_in(
-    base: nn.Module,
-    name: str,
-    config: AdapterConfig,
-    record: Record,
-    sites: dict[str, Site],
-    tensors: dict[str, Tensor],
-    kept: dict[str, Tensor],
-) -> None:
+def _put_in(base: nn.Module, found: _Read) -> None:
     """Add the adapter with its values and activate it; where that fails the model is as before."""
+    name = found.name
     before = find_state(base)
     active = None if before is None else before.active
-    add_adapters(base, config, name)
+    add_adapters(base, found.config, name)
     state = require_state(base, name)
     try:
-        for key, site in sites.items():
+        for key, site in found.sites.items():
             holder: Any = site_of(site.module)
-            adapter = holder.adapters[name].to(getattr(torch, record.dtype))
-            adapter.load_state_dict({part: tensors[f"adapter.{key}.{part}"] for part in adapter.state_dict()})
+            adapter = holder.adapters[name].to(getattr(torch, found.record.dtype))
+            adapter.load_state_dict({part: found.tensors[f"adapter.{key}.{part}"] for part in adapter.state_dict()})
             adapter.requires_grad_(False)
         activate(base, state, None)
-        give(base, state, name, kept)
+        give(base, state, name, found.kept)
         activate(base, state, name)
     except BaseException:
         remove_adapters(base, name)

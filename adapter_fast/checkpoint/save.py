@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from ..common.directories import replace_directory
+from ..common.directories import Content, replace_directory
 from ..placement.sharded import on_first_process
 from ..placement.state import unwrap
 from .card import CARD_FILE, card_of
@@ -24,9 +24,11 @@ def save_adapters(model: Model, directory: str | os.PathLike[str], name: str = "
     where it was changed by hand).
 
     The files are written beside the directory and renamed into place. An adapter saved there before is replaced, and
-    stays as it was where anything fails; a directory that holds any other file is refused. Where parameters are spread
-    over processes (fully_shard, tensor parallelism) every process must call this: the values are gathered, and process
-    0 writes what a single process would have written. With DistributedDataParallel call it on one process.
+    stays as it was where anything fails; a directory that holds any other file is refused. Several processes may save
+    there, one after the other, and load meanwhile (flock of the parent directory, where the file system has it). Where
+    parameters are spread over processes (fully_shard, tensor parallelism) every process must call this: the values are
+    gathered, and process 0 writes what a single process would have written. With DistributedDataParallel call it on one
+    process.
 
     Args:
         model: a model with an adapter of this name, active or not. It is not changed.
@@ -42,9 +44,7 @@ def save_adapters(model: Model, directory: str | os.PathLike[str], name: str = "
     """
     base = unwrap(model)
     saved = collect(base, name)
-    files = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
-    on_first_process(
-        base,
-        lambda: replace_directory(directory, {**own_files(saved), CARD_FILE: card_of(saved.record, directory)}, files),
-    )
+    known = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+    files: dict[str, Content] = {**own_files(saved), CARD_FILE: lambda: card_of(saved.record, directory)}
+    on_first_process(base, lambda: replace_directory(directory, files, known))
     return model
