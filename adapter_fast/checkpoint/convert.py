@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
-from ..common.directories import Content, replace_directory, resolve
+from ..common.directories import Content, read_whole, replace_directory, resolve
 from .adapterhub.names import FILES
 from .adapterhub.read import is_adapterhub, read_adapterhub, refuse_other_kinds
 from .adapterhub.write import Base, adapterhub_files
@@ -41,9 +42,19 @@ def convert_adapter(
     """
     if to not in FORMATS:
         raise ValueError(f"to must be one of {', '.join(FORMATS)}, got {to!r}")
-    path = resolve(source)
-    if path == resolve(output):
-        raise ValueError(f"output must be another directory than source, both are {path}")
+    where = resolve(source)
+    if where == resolve(output):
+        raise ValueError(f"output must be another directory than source, both are {where}")
+    saved = read_whole(source, lambda path: _read(path, to, head))
+    if to == "adapter_fast":
+        ours: dict[str, Content] = {**own_files(saved), CARD_FILE: lambda: card_of(saved.record, output)}
+        replace_directory(output, ours, (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE))
+    else:
+        replace_directory(output, adapterhub_files(saved, Base(layers, model_class), layer_norms=layer_norms), FILES)
+
+
+def _read(path: Path, to: str, head: bool) -> Saved:
+    """The adapter in a directory of the other format."""
     if not (path / CONFIG_FILE).is_file():
         refuse_other_kinds(path)
         raise FileNotFoundError(f"no saved adapter in {path}: it has no {CONFIG_FILE}")
@@ -51,12 +62,8 @@ def convert_adapter(
     if is_adapterhub(values) == (to == "adapterhub"):
         raise ValueError(f"{path} is in the format {to} already")
     if is_adapterhub(values):
-        saved = read_adapterhub(path, values, head)[0]
-        ours: dict[str, Content] = {**own_files(saved), CARD_FILE: lambda: card_of(saved.record, output)}
-        replace_directory(output, ours, (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE))
-        return
+        return read_adapterhub(path, values, head)[0]
     record = parse_record(path / CONFIG_FILE, values)
     config = parse_config(path / CONFIG_FILE, record)
     tensors = read_tensors(path / WEIGHTS_FILE, record, config, dict.fromkeys(record.sites, record.hidden_size))
-    saved = Saved(record if head else replace(record, head=[]), tensors)
-    replace_directory(output, adapterhub_files(saved, Base(layers, model_class), layer_norms=layer_norms), FILES)
+    return Saved(record if head else replace(record, head=[]), tensors)
