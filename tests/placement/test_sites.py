@@ -1,6 +1,7 @@
 """Which places a configuration names: layers, sub-layers, targets in any model, several placements in one model."""
 
 import copy
+import re
 import sys
 import time
 from types import SimpleNamespace
@@ -425,7 +426,8 @@ def test_a_files_regular_expression_is_not_run(tmp_path):
     model = enlarge(add_adapters(build(), config_of(target_modules=r".*\.output\.dense")))
     save_adapters(model, tmp_path / "saved")
     file = tmp_path / "saved/adapter_config.json"
-    file.write_text(file.read_text().replace(r".*\\.output\\.dense", r"(?:\\w+\\.?)+!"))
+    text = file.read_text().replace(r".*\\.output\\.dense", r"(?:\\w+\\.?)+!")
+    file.write_text(re.sub(r'"record_sha256": "\w+"', '"record_sha256": null', text))
     loaded = load_adapters(build(), tmp_path / "saved")
     assert torch.equal(logits(loaded), logits(model))
     other = build("gpt2")
